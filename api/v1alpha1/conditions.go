@@ -1,0 +1,89 @@
+package v1alpha1
+
+// The conditions that sum up. Ready is always present once the operator has seen the object. Reconciling and
+// Stalled follow kstatus: they are present only while they are True, and never both.
+const (
+	// ConditionReady is True while the image is there and nothing stands in the way of this object. While it
+	// is False it repeats reason and message of whatever does.
+	ConditionReady = "Ready"
+
+	// ConditionReconciling means that the operator goes on by itself.
+	ConditionReconciling = "Reconciling"
+
+	// ConditionStalled means that somebody has to act. The operator still looks again, at growing intervals,
+	// because what blocks a deletion is cleared outside the object.
+	ConditionStalled = "Stalled"
+)
+
+// The obstacles: one condition for each documented error. At most one is True, while ECS reports that error;
+// afterwards it is False with ReasonCleared. Its reason is the ECS error code without its dots.
+const (
+	// ConditionInUse says that instances use the image.
+	ConditionInUse = "InUse"
+	// ConditionShared says that the image is shared with other accounts.
+	ConditionShared = "Shared"
+	// ConditionPublic says that the image is public.
+	ConditionPublic = "Public"
+	// ConditionCopying says that the image is being copied.
+	ConditionCopying = "Copying"
+	// ConditionImporting says that the image is being imported.
+	ConditionImporting = "Importing"
+	// ConditionExporting says that the image is being exported.
+	ConditionExporting = "Exporting"
+	// ConditionCreating says that the image is still being created.
+	ConditionCreating = "Creating"
+	// ConditionNotFound says that there is no such image in the account and region that were asked.
+	ConditionNotFound = "NotFound"
+	// ConditionDenied says that the access key, its signature or its permissions were refused.
+	ConditionDenied = "Denied"
+	// ConditionInvalid says that ECS does not accept the request: a region that does not exist, for example.
+	ConditionInvalid = "Invalid"
+)
+
+// Obstacles lists the conditions of which at most one is True.
+var Obstacles = []string{
+	ConditionInUse, ConditionShared, ConditionPublic,
+	ConditionCopying, ConditionImporting, ConditionExporting, ConditionCreating,
+	ConditionNotFound, ConditionDenied, ConditionInvalid,
+}
+
+// The reasons that are not ECS error codes.
+const (
+	// ReasonAvailable is the reason of Ready=True: ECS shows the image.
+	ReasonAvailable = "Available"
+	// ReasonCleared is the reason of an obstacle that is there no longer.
+	ReasonCleared = "Cleared"
+	// ReasonPending means that ECS was not asked yet: a fresh object, or one whose other finalizers go first.
+	ReasonPending = "Pending"
+	// ReasonDeleting means that ECS accepted the deletion and still shows the image.
+	ReasonDeleting = "Deleting"
+	// ReasonRetrying means that ECS could not be reached or gave no usable answer, and is asked again.
+	ReasonRetrying = "Retrying"
+	// ReasonThrottled means that the request quota is used up, and ECS is asked again when it is renewed.
+	ReasonThrottled = "Throttled"
+)
+
+// The reasons of the events that say how an object went.
+const (
+	// EventDeleted says that the image was seen, its deletion was asked for, and it is gone.
+	EventDeleted = "Deleted"
+	// EventNotFound warns that the object went although no image was deleted: there was none.
+	EventNotFound = "NotFound"
+	// EventRetained says that the object went and the image stays, as its deletionPolicy asked.
+	EventRetained = "Retained"
+	// EventReleased says that the object went and the image stays, as AnnotationRelease asked.
+	EventReleased = "Released"
+	// EventReleaseIgnored warns that AnnotationRelease names another image than the object does.
+	EventReleaseIgnored = "ReleaseIgnored"
+)
+
+const (
+	// Finalizer keeps a deleted object until its image is proven gone or is to stay.
+	Finalizer = "ecs.imagegc.io/delete-image"
+
+	// AnnotationRetryAt makes the operator ask ECS now, whenever its value changes.
+	AnnotationRetryAt = "ecs.imagegc.io/retry-at"
+
+	// AnnotationRelease lets a deleted object go and leaves its image, if the value is the object's imageID.
+	AnnotationRelease = "ecs.imagegc.io/release"
+)
