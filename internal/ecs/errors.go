@@ -1,0 +1,138 @@
+package ecs
+
+import (
+	"strings"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/openapi"
+)
+
+// Class says what to do about an error.
+type Class string
+
+const (
+	// Gone means that there is no such image: confirm it, then let the object go.
+	Gone Class = "gone"
+	// Waiting means that ECS works on the image and will be done by itself.
+	Waiting Class = "waiting"
+	// Blocked means that somebody has to change something about the image.
+	Blocked Class = "blocked"
+	// Denied means that somebody has to change the key or its permissions.
+	Denied Class = "denied"
+	// Invalid means that somebody has to change the object.
+	Invalid Class = "invalid"
+	// Throttled means that the request quota is used up until it is renewed.
+	Throttled Class = "throttled"
+	// Transient means that the call may succeed the next time. Codes that nobody knows are transient.
+	Transient Class = "transient"
+)
+
+// Meaning says what one error code means. The whole list of them is Meanings.
+type Meaning struct {
+	// Code is the code as ECS spells it. A * at its beginning or end stands for any text.
+	Code string
+	// HTTP lists the statuses that the code is documented with, for readers: decisions are made on Code alone.
+	HTTP string
+	// Class says what to do.
+	Class Class
+	// Condition is the condition of a CustomImage that is True while ECS reports the code; "" if there is none.
+	Condition string
+	// Advice tells a user in full sentences what to do.
+	Advice string
+}
+
+const (
+	adviceWait = "The deletion is tried again until "
+	adviceKey  = "Set a valid access key in the operator's environment and restart the operator."
+)
+
+// Meanings is the one table of what errors mean. The reconciler, the tests and the documentation are made
+// from it. The first row that matches a code counts.
+var Meanings = []Meaning{
+	{"ImageUsingByInstance", "403", Blocked, v1alpha1.ConditionInUse,
+		"Release the instances that use the image, or set spec.force to delete it all the same."},
+	{"ImageUseShared", "403", Blocked, v1alpha1.ConditionShared,
+		"Stop sharing the image with other accounts (ModifyImageSharePermission); spec.force does not help."},
+	{"ImageIsPublic", "403", Blocked, v1alpha1.ConditionPublic,
+		"Make the image private (ModifyImageSharePermission with IsPublic=false)."},
+	{"OperationDenied.ImageCopying", "403", Waiting, v1alpha1.ConditionCopying,
+		adviceWait + "the copy ends; CancelCopyImage ends it now."},
+	{"ImageIsImporting", "403", Waiting, v1alpha1.ConditionImporting,
+		adviceWait + "the import ends; CancelTask ends it now."},
+	{"ImageIsExporting", "403", Waiting, v1alpha1.ConditionExporting,
+		adviceWait + "the export ends; CancelTask ends it now."},
+	{"ImageIsCreating", "403", Waiting, v1alpha1.ConditionCreating, adviceWait + "the image is complete."},
+	{"*.ImageIsCreating", "403", Waiting, v1alpha1.ConditionCreating, adviceWait + "the image is complete."},
+	{CodeImageNotFound, "404", Gone, v1alpha1.ConditionNotFound,
+		"Check imageID, regionID and the account of the access key. Deleting this object deletes nothing."},
+
+	{openapi.CodeNoCredentials, "", Denied, v1alpha1.ConditionDenied, adviceKey},
+	{"InvalidAccessKeyId.NotFound", "404, 400", Denied, v1alpha1.ConditionDenied, adviceKey},
+	{"InvalidAccessKeyId.Inactive", "400", Denied, v1alpha1.ConditionDenied,
+		"Enable the access key in RAM, or set another one in the operator's environment."},
+	{"SignatureDoesNotMatch", "400", Denied, v1alpha1.ConditionDenied,
+		"Check the access key secret in the operator's environment, and restart the operator."},
+	{"IncompleteSignature", "400", Denied, v1alpha1.ConditionDenied,
+		"Check the access key in the operator's environment, and restart the operator."},
+	{"InvalidTimeStamp.Expired", "400", Denied, v1alpha1.ConditionDenied,
+		"Set the clock of the operator's node: it is off by more than 15 minutes."},
+	{"InvalidSecurityToken.*", "400, 403", Denied, v1alpha1.ConditionDenied,
+		"Renew the temporary access key in the operator's environment, and restart the operator."},
+	{"Forbidden.*", "403", Denied, v1alpha1.ConditionDenied, adviceGrant},
+	{"NoPermission", "403", Denied, v1alpha1.ConditionDenied, adviceGrant},
+	{"NoPermisson", "403", Denied, v1alpha1.ConditionDenied, adviceGrant}, // sic
+
+	{"InvalidRegionId.NotFound", "404", Invalid, v1alpha1.ConditionInvalid,
+		"There is no such region: set spec.deletionPolicy to Retain, delete this object, and create it anew " +
+			"with the right regionID."},
+	{"MissingParameter", "400", Invalid, v1alpha1.ConditionInvalid, adviceInvalid},
+	{"InvalidParameter", "400", Invalid, v1alpha1.ConditionInvalid, adviceInvalid},
+	{"InvalidAction.NotFound", "404", Invalid, v1alpha1.ConditionInvalid, adviceInvalid},
+	{"InvalidVersion", "404", Invalid, v1alpha1.ConditionInvalid, adviceInvalid},
+
+	{"Throttling", "400", Throttled, "", adviceThrottled},
+	{"Throttling.*", "400", Throttled, "", adviceThrottled},
+	{"Rejected.Throttling", "400", Throttled, "", adviceThrottled},
+
+	{"ServiceUnavailable", "503", Transient, "", adviceRetried},
+	{"ServiceUnavailable.*", "503", Transient, "", adviceRetried},
+	{"InternalError", "500", Transient, "", adviceRetried},
+	{"OperationConflict", "409", Transient, "", adviceRetried},
+	{"SignatureNonceUsed", "400", Transient, "", adviceRetried},
+	{openapi.CodeNoAnswer, "", Transient, "",
+		"It is tried again; if that goes on, check the network between the operator and the ECS endpoint."},
+	{openapi.CodeUnusableAnswer, "", Transient, "",
+		"It is tried again; if that goes on, check the --ecs-endpoint flag, and proxies on the way."},
+}
+
+// CodeImageNotFound is the code that ECS answers with if there is no such image in the account and region.
+const CodeImageNotFound = "InvalidImageId.NotFound"
+
+const (
+	adviceGrant = "Grant the key's RAM user or role ecs:DeleteImage on this image and ecs:DescribeImages on " +
+		"the images of the region."
+	adviceInvalid   = "Check spec and the operator's flags; the annotation ecs.imagegc.io/release lets the object go."
+	adviceThrottled = "It is tried again when the quota is renewed."
+	adviceRetried   = "It is tried again."
+)
+
+// Lookup returns what a code means. A code that is not in the table is transient.
+func Lookup(code string) Meaning {
+	for _, meaning := range Meanings {
+		if matches(meaning.Code, code) {
+			return meaning
+		}
+	}
+	return Meaning{Code: code, Class: Transient,
+		Advice: "It is tried again. This code is not documented: if it stays, please report it."}
+}
+
+func matches(pattern, code string) bool {
+	if suffix, ok := strings.CutPrefix(pattern, "*"); ok {
+		return strings.HasSuffix(code, suffix)
+	}
+	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(code, prefix)
+	}
+	return pattern == code
+}

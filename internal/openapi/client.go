@@ -1,0 +1,159 @@
+// Package openapi makes calls to Alibaba Cloud's OpenAPI in its RPC style: it finds the endpoint, signs,
+// sends one attempt within a time limit, and tells a success from everything else. It knows the gateway that
+// stands in front of every product, and no product: which operations there are, and what their errors mean
+// for an image, is for its callers to know. It never repeats a call.
+package openapi
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"k8s.io/utils/clock"
+)
+
+// maxBody bounds what is read of an answer, in bytes: a page of 100 images is below 1 MiB.
+const maxBody = 16 << 20
+
+// idleConnections is how many connections to one endpoint are kept for the next calls, at least as many as
+// there are concurrent callers by default, so that none of them opens a new one for each call.
+const idleConnections = 64
+
+// Call is one request to an operation. All parameters go into the query.
+type Call struct {
+	Product string // as in the host name: ecs
+	Version string // of the product's API: 2014-05-26
+	Action  string // DeleteImage
+	Region  string // the region whose endpoint is called
+	Query   url.Values
+}
+
+// Observer is told of each call that was sent: the action, the error code ("" for a success), and how long
+// the answer took.
+type Observer func(action, code string, took time.Duration)
+
+// CredentialsFunc returns the key to sign the next call with.
+type CredentialsFunc func(ctx context.Context) (Credentials, error)
+
+// Config is what a Client needs.
+type Config struct {
+	Credentials CredentialsFunc
+	Endpoints   Endpoints
+	// Timeout is how long one call may take. Below 40 s a slow DeleteImage would look like a failure.
+	Timeout time.Duration
+	// UserAgent names this program and its version to Alibaba Cloud.
+	UserAgent string
+	// Observe may be nil.
+	Observe Observer
+	Clock   clock.PassiveClock
+}
+
+// Client makes calls. It is safe for concurrent use, and meant to be shared: it keeps connections, and it
+// knows which quotas are used up.
+type Client struct {
+	Config
+	http *http.Client
+	gate gate
+}
+
+// New returns a client that has made no call yet.
+func New(config Config) *Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConns = 0 // no limit over all endpoints together
+	transport.MaxIdleConnsPerHost = idleConnections
+	return &Client{
+		Config: config,
+		http: &http.Client{
+			Transport: transport,
+			// A redirect is not an answer: following it would send a signed request to who knows whom.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// Do makes one call and decodes a success into out, a pointer to a struct with json and xml tags, or nil.
+// It returns the RequestId of a success. Every failure of the call, a broken connection and a quota known to
+// be used up included, is an *Error.
+func (c *Client) Do(ctx context.Context, call Call, out any) (string, error) {
+	credentials, err := c.Credentials(ctx)
+	if err != nil {
+		return "", err
+	}
+	key := quota{credentials.AccessKeyID, call.Region, call.Product, call.Action}
+	if wait := c.gate.closedFor(key, c.Clock.Now()); wait > 0 {
+		return "", &Error{Code: codeThrottled, Message: "The request quota is used up.", Wait: wait}
+	}
+	started := c.Clock.Now()
+	requestID, err := c.attempt(ctx, call, credentials, out)
+	if e := (*Error)(nil); errors.As(err, &e) && isThrottle(e.Code) {
+		e.Wait = c.gate.close(key, c.Clock.Now(), e.Wait)
+	}
+	if c.Observe != nil {
+		c.Observe(call.Action, ErrorCode(err), c.Clock.Since(started))
+	}
+	return requestID, err
+}
+
+func (c *Client) attempt(ctx context.Context, call Call, credentials Credentials, out any) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	request, err := c.request(ctx, call, credentials)
+	if err != nil {
+		return "", err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return "", c.connectionError(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	if err != nil {
+		return "", c.connectionError(err)
+	}
+	return decode(response, body, out)
+}
+
+// request builds a signed POST. It is a POST because net/http repeats a GET by itself when a kept connection
+// breaks, and then the second one is answered for.
+func (c *Client) request(ctx context.Context, call Call, credentials Credentials) (*http.Request, error) {
+	target := c.Endpoints.url(call.Product, call.Region) + "/?" + canonicalQuery(call.Query)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, http.NoBody)
+	if err != nil {
+		// The text of a url.Error holds the query, which is not secret with this signature style.
+		return nil, fmt.Errorf("build %s request: %w", call.Action, err)
+	}
+	request.Header.Set("User-Agent", c.UserAgent)
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("X-Acs-Action", call.Action)
+	request.Header.Set("X-Acs-Version", call.Version)
+	request.Header.Set("X-Acs-Date", c.Clock.Now().UTC().Format("2006-01-02T15:04:05Z"))
+	request.Header.Set("X-Acs-Signature-Nonce", nonce())
+	Sign(request, nil, credentials)
+	return request, nil
+}
+
+func nonce() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// connectionError keeps of a failed exchange what stays the same from one failure to the next: the texts of
+// net/http hold port numbers, and a status that repeats them would change each time.
+func (c *Client) connectionError(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &Error{Code: CodeNoAnswer, Message: fmt.Sprintf("No answer within %s.", c.Timeout), cause: err}
+	}
+	leaf := err
+	for _, ok := leaf.(*net.DNSError); !ok && errors.Unwrap(leaf) != nil; _, ok = leaf.(*net.DNSError) {
+		leaf = errors.Unwrap(leaf)
+	}
+	return &Error{Code: CodeNoAnswer, Message: fmt.Sprintf("The connection failed: %s.", leaf), cause: err}
+}

@@ -1,0 +1,150 @@
+package openapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The codes of failures in which no code came from Alibaba Cloud.
+const (
+	// CodeNoAnswer stands for a connection that failed and for an answer that did not come in time. The call
+	// may have taken effect.
+	CodeNoAnswer = "NoAnswer"
+	// CodeUnusableAnswer stands for an answer that is neither a success nor an error of the gateway: an HTML
+	// page, an empty body, a redirect. The call may have taken effect.
+	CodeUnusableAnswer = "UnusableAnswer"
+	// CodeNoCredentials stands for a call that was not sent because there is no access key to sign it with.
+	CodeNoCredentials = "NoCredentials"
+)
+
+// codeThrottled is the code under which the gate refuses a call by itself.
+const codeThrottled = "Throttling"
+
+// maxMessage bounds the text of an error, in bytes.
+const maxMessage = 512
+
+// Error is a call that did not succeed. Decide on Code alone: texts change, and one HTTP status stands for
+// many things.
+type Error struct {
+	// Code is the error code as Alibaba Cloud spells it, or one of the codes above.
+	Code string
+	// Message is the text that came with it, without any request ID: the same failure has the same text.
+	Message string
+	// RequestID is what the vendor's support asks for; empty if no answer came.
+	RequestID string
+	// HTTPStatus is 0 if no answer came.
+	HTTPStatus int
+	// Wait is how long a used-up quota stays so; 0 unless Code says that the call was throttled.
+	Wait time.Duration
+
+	cause error
+}
+
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// Unwrap returns the failure of the connection, if that is what it was.
+func (e *Error) Unwrap() error { return e.cause }
+
+// ErrorCode returns the code of an *Error, "" for nil, and "Other" for any other error.
+func ErrorCode(err error) string {
+	if err == nil {
+		return ""
+	}
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e.Code
+	}
+	return "Other"
+}
+
+// envelope is what every answer of the gateway has, in either form.
+type envelope struct {
+	RequestID string `json:"RequestId" xml:"RequestId"`
+	Code      string `json:"Code" xml:"Code"`
+	Message   string `json:"Message" xml:"Message"`
+}
+
+// decode tells a success from everything else: it is a 2xx with a RequestId in its body, and nothing but that.
+func decode(response *http.Response, body []byte, out any) (string, error) {
+	var answer envelope
+	parsed := unmarshal(body, &answer)
+	ok := response.StatusCode/100 == 2
+	switch {
+	case ok && parsed == nil && answer.RequestID != "":
+		if out == nil {
+			return answer.RequestID, nil
+		}
+		if err := unmarshal(body, out); err != nil {
+			return "", unusable(response, answer.RequestID, "an answer of an unexpected form")
+		}
+		return answer.RequestID, nil
+	case !ok && parsed == nil && answer.Code != "":
+		return "", &Error{
+			Code:       answer.Code,
+			Message:    stableText(answer.Message, answer.RequestID),
+			RequestID:  answer.RequestID,
+			HTTPStatus: response.StatusCode,
+			Wait:       throttleWait(response.Header),
+		}
+	case len(body) == 0:
+		return "", unusable(response, "", "an empty body")
+	case parsed != nil:
+		return "", unusable(response, "", "a body that is neither JSON nor XML of the gateway")
+	default:
+		return "", unusable(response, answer.RequestID, "a body without RequestId or Code")
+	}
+}
+
+func unusable(response *http.Response, requestID, what string) error {
+	return &Error{
+		Code:       CodeUnusableAnswer,
+		Message:    fmt.Sprintf("HTTP %d with %s.", response.StatusCode, what),
+		RequestID:  requestID,
+		HTTPStatus: response.StatusCode,
+	}
+}
+
+// unmarshal reads JSON or XML, whichever the body is: the gateway's content types are not reliable.
+func unmarshal(body []byte, out any) error {
+	if body = bytes.TrimSpace(body); bytes.HasPrefix(body, []byte("<")) {
+		return xml.Unmarshal(body, out)
+	}
+	return json.Unmarshal(body, out)
+}
+
+// A request ID may stand in a message on its own or behind a name.
+var requestIDText = regexp.MustCompile(`(?i)[,;]?\s*(\(?\s*request[ _-]?id\s*[:=]?\s*)?` +
+	`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\)?`)
+
+func stableText(message, requestID string) string {
+	if requestID != "" {
+		message = strings.ReplaceAll(message, requestID, "00000000-0000-0000-0000-000000000000")
+	}
+	message = strings.TrimSpace(requestIDText.ReplaceAllString(message, ""))
+	if len(message) > maxMessage {
+		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
+	}
+	return message
+}
+
+var timeLeft = regexp.MustCompile(`TimeLeft:(\d+)`)
+
+// throttleWait reads how long a quota stays used up, in milliseconds both in the newer header and in the
+// TimeLeft of the older ones, of which the longer counts. 0 means that no header says.
+func throttleWait(header http.Header) time.Duration {
+	longest, _ := strconv.Atoi(header.Get("X-Acs-Retry-After"))
+	for _, name := range []string{"X-Ratelimit-User-Api", "X-Ratelimit-User"} {
+		if match := timeLeft.FindStringSubmatch(header.Get(name)); match != nil {
+			left, _ := strconv.Atoi(match[1])
+			longest = max(longest, left)
+		}
+	}
+	return time.Duration(longest) * time.Millisecond
+}
