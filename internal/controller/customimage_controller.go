@@ -1,0 +1,81 @@
+// Package controller holds the reconcilers, with a file for each flow. It knows the objects, their finalizer,
+// conditions and events, and when to ask ECS; what an ECS error means is in package ecs.
+package controller
+
+import (
+	"context"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+)
+
+// CustomImageReconciler observes the images of live CustomImages, and deletes those of deleted ones. It alone
+// calls DeleteImage.
+type CustomImageReconciler struct {
+	// Client reads from the cache and writes.
+	Client client.Client
+	// Live reads straight from the API server.
+	Live   client.Reader
+	ECS    *ecs.Client
+	Events events.EventRecorder
+	Clock  clock.PassiveClock
+
+	// Waiting and Blocked say how often ECS is asked again about an obstacle that ends by itself, and about one
+	// that somebody has to clear.
+	Waiting, Blocked Backoff
+	// Resync is how often ECS is asked about a live image.
+	Resync time.Duration
+	// MaxConcurrentReconciles bounds how many objects are worked on at once, and so the concurrent ECS calls.
+	MaxConcurrentReconciles int
+
+	failures workqueue.TypedRateLimiter[reconcile.Request]
+	attempts attempts
+}
+
+// +kubebuilder:rbac:groups=ecs.imagegc.io,resources=customimages,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=ecs.imagegc.io,resources=customimages/status,verbs=patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// SetupWithManager adds the reconciler to a manager.
+func (r *CustomImageReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	r.failures = newFailureLimiter()
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.CustomImage{}).
+		WithEventFilter(moreThanStatusChanged()).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: r.MaxConcurrentReconciles,
+			RateLimiter:             r.failures,
+		}).
+		Complete(r)
+}
+
+// Reconcile makes at most one attempt for one object.
+func (r *CustomImageReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	// When the manager stops, the call under way is finished: what it did is known then, and recorded.
+	ctx = context.WithoutCancel(ctx)
+	image := &v1alpha1.CustomImage{}
+	if err := r.Client.Get(ctx, request.NamespacedName, image); err != nil {
+		r.attempts.forget(request.NamespacedName)
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	flow := r.reconcileLive
+	if !image.DeletionTimestamp.IsZero() {
+		flow = r.reconcileDelete
+	}
+	result, err := flow(ctx, image)
+	if apierrors.IsConflict(err) {
+		// Somebody changed the object meanwhile. It is judged anew once the cache has that change.
+		return ctrl.Result{RequeueAfter: time.Second}, nil
+	}
+	return result, client.IgnoreNotFound(err)
+}

@@ -1,0 +1,354 @@
+package controller
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+)
+
+// id is the image of the specs that have but one.
+const id = "m-bp1test"
+
+// example makes a code from a pattern of the table.
+func example(pattern string) string {
+	if strings.HasPrefix(pattern, "*") {
+		return "OperationDenied" + strings.TrimPrefix(pattern, "*")
+	}
+	return strings.Replace(pattern, "*", "Example", 1)
+}
+
+var _ = Describe("Deleting a CustomImage", func() {
+	It("deletes the image, lets the object go and says so once", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id)
+		w.events()
+		result, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(result).To(Equal(ctrl.Result{}))
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
+		Expect(w.calls("DeleteImage", id)).To(Equal(1))
+		Expect(w.events()).To(ConsistOf(HavePrefix("Normal Deleted Image " + id)))
+	})
+
+	// Every documented error, as the table in package ecs has it.
+	for _, meaning := range ecs.Meanings {
+		if meaning.Condition == "" || meaning.Class == ecs.Gone || meaning.HTTP == "" {
+			continue
+		}
+		code := example(meaning.Code)
+		It("says what "+code+" means, keeps the image, and goes on when it is cleared", func() {
+			w := newWorld(ecssim.Image{ImageID: id})
+			w.create(id)
+			w.events()
+			Expect(w.sim.AddFault(ecssim.Fault{Action: "DeleteImage", Code: code, HTTPStatus: 403, Times: -1})).To(Succeed())
+			_, err := w.delete(id)
+			Expect(err).NotTo(HaveOccurred())
+			expectObstacle(w.get(id), code, meaning)
+			Expect(w.exists(id)).To(BeTrue())
+			Expect(w.events()).To(HaveLen(1))
+
+			w.sim.ClearFaults()
+			w.attemptWhenDue(id)
+			Expect(w.gone(id)).To(BeTrue())
+			Expect(w.exists(id)).To(BeFalse())
+			Expect(w.events()).To(ConsistOf(HavePrefix("Normal Deleted ")))
+		})
+	}
+
+	DescribeTable("meets each obstacle in the cloud as ECS documents it, and passes once it is cleared",
+		func(obstacle ecssim.Image, kind, code string) {
+			obstacle.ImageID = id
+			w := newWorld(obstacle)
+			w.create(id)
+			Expect(condition(w.get(id), v1alpha1.ConditionReady).Status).To(Equal(metav1.ConditionTrue))
+			_, err := w.delete(id)
+			Expect(err).NotTo(HaveOccurred())
+			meaning := ecs.Lookup(code)
+			Expect(meaning.Condition).To(Equal(kind))
+			expectObstacle(w.get(id), code, meaning)
+			Expect(w.exists(id)).To(BeTrue())
+
+			Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region})).To(Succeed())
+			w.attemptWhenDue(id)
+			Expect(w.gone(id)).To(BeTrue())
+			Expect(w.exists(id)).To(BeFalse())
+		},
+		Entry(nil, ecssim.Image{UsedBy: []string{"i-bp1a"}}, "InUse", "ImageUsingByInstance"),
+		Entry(nil, ecssim.Image{SharedWith: []string{"1098"}}, "Shared", "ImageUseShared"),
+		Entry(nil, ecssim.Image{Public: true}, "Public", "ImageIsPublic"),
+		Entry(nil, ecssim.Image{Copying: ecssim.Forever}, "Copying", "OperationDenied.ImageCopying"),
+		Entry(nil, ecssim.Image{Importing: ecssim.Forever}, "Importing", "ImageIsImporting"),
+		Entry(nil, ecssim.Image{Exporting: ecssim.Forever}, "Exporting", "ImageIsExporting"),
+		Entry(nil, ecssim.Image{Creating: ecssim.Forever}, "Creating", "ImageIsCreating"),
+	)
+
+	It("waits for a copy by itself, and marks the obstacle as cleared when another takes its place", func() {
+		w := newWorld(ecssim.Image{ImageID: id, Copying: ecssim.Duration(time.Minute), UsedBy: []string{"i-bp1a"}})
+		w.create(id)
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(trueObstacles(w.get(id))).To(ConsistOf("Copying"))
+		w.clock.Step(time.Minute)
+		w.attemptWhenDue(id)
+		image := w.get(id)
+		Expect(trueObstacles(image)).To(ConsistOf("InUse"))
+		Expect(condition(image, "Copying").Reason).To(Equal("Cleared"))
+		Expect(condition(image, "Copying").Status).To(Equal(metav1.ConditionFalse))
+	})
+
+	It("sends Force only when asked, and a flip of it wakes a blocked object at once", func() {
+		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
+		w.create(id)
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		result, err := w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(result.RequeueAfter).To(BeNumerically(">", 10*time.Second))
+		Expect(w.calls("DeleteImage", id)).To(Equal(1))
+
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.Force = ptr.To(true) })
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		var forced []bool
+		for _, call := range w.sim.Calls() {
+			if call.Action == "DeleteImage" {
+				forced = append(forced, call.Force)
+			}
+		}
+		Expect(forced).To(Equal([]bool{false, true}))
+	})
+
+	It("makes no call for an object that retains its image", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		w.events()
+		calls := len(w.sim.Calls())
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeTrue())
+		Expect(w.sim.Calls()).To(HaveLen(calls))
+		Expect(w.events()).To(ConsistOf(HavePrefix("Normal Retained ")))
+	})
+
+	It("lets a blocked object go that is changed to retain its image", func() {
+		w := newWorld(ecssim.Image{ImageID: id, SharedWith: []string{"1098"}})
+		w.create(id)
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeTrue())
+	})
+
+	It("asks ECS only after the finalizers of others are gone, and says whom it waits for", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{"example.com/backup"} })
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		image := w.get(id)
+		Expect(condition(image, "Ready").Reason).To(Equal("Pending"))
+		Expect(condition(image, "Ready").Message).To(ContainSubstring("example.com/backup"))
+		Expect(meta.IsStatusConditionTrue(image.Status.Conditions, "Reconciling")).To(BeTrue())
+		Expect(w.calls("DeleteImage", id)).To(BeZero())
+
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
+	})
+
+	It("leaves the image when the release annotation names it, and not when it names another", func() {
+		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
+		w.create(id)
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.events()
+		annotate := func(value string) {
+			w.change(id, func(image *v1alpha1.CustomImage) {
+				image.Annotations = map[string]string{v1alpha1.AnnotationRelease: value}
+			})
+			_, err = w.attempt(id)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		annotate("true")
+		Expect(w.gone(id)).To(BeFalse())
+		Expect(w.events()).To(ConsistOf(And(HavePrefix("Warning ReleaseIgnored "), ContainSubstring(id))))
+		annotate(id)
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeTrue())
+		Expect(w.events()).To(ConsistOf(HavePrefix("Normal Released ")))
+		Expect(w.calls("DeleteImage", id)).To(Equal(1))
+	})
+
+	It("tries again at once for each new value of the retry annotation, and for none twice", func() {
+		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
+		w.create(id)
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		for attempts, value := range []string{"a", "a", "b", strings.Repeat("long", 1000), strings.Repeat("long", 1000)} {
+			w.change(id, func(image *v1alpha1.CustomImage) {
+				image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: value}
+			})
+			_, err = w.attempt(id)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(w.calls("DeleteImage", id)).To(Equal([]int{2, 2, 3, 4, 4}[attempts]))
+		}
+		w.restart()
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.calls("DeleteImage", id)).To(Equal(4), "a restart must not take an old value for a new one")
+	})
+
+	DescribeTable("never announces an image as deleted that was not there",
+		func(answer ecssim.UnknownImage, seenBefore bool) {
+			w := newWorld()
+			Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.UnknownImage = answer })).To(Succeed())
+			if seenBefore {
+				Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region})).To(Succeed())
+			}
+			w.create(id)
+			if seenBefore { // somebody else deletes the image, and the object says so
+				w.sim.DeleteImage(id)
+				w.clock.Step(7 * time.Hour)
+				_, err := w.attempt(id)
+				Expect(err).NotTo(HaveOccurred())
+			}
+			image := w.get(id)
+			expectObstacle(image, ecs.CodeImageNotFound, ecs.Lookup(ecs.CodeImageNotFound))
+			Expect(w.calls("DeleteImage", id)).To(BeZero())
+			w.events()
+			_, err := w.delete(id)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(w.gone(id)).To(BeTrue())
+			Expect(w.events()).To(ConsistOf(HavePrefix("Warning NotFound ")))
+		},
+		Entry("ECS answers 404", ecssim.UnknownNotFound, false),
+		Entry("ECS answers 200", ecssim.UnknownIgnored, false),
+		Entry("ECS answers 404, and the image went behind our back", ecssim.UnknownNotFound, true),
+		Entry("ECS answers 200, and the image went behind our back", ecssim.UnknownIgnored, true),
+	)
+
+	It("announces the deletion of an image that was deleted before it was ever looked at", func() {
+		w := newWorld(ecssim.Image{ImageID: id, Name: "web-1"})
+		w.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
+		Expect(w.events()).To(ConsistOf(HavePrefix("Normal Deleted ")))
+	})
+
+	It("waits while ECS still shows the image, then lets the object go", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.DeletionDelay = ecssim.Duration(20 * time.Second) })).To(Succeed())
+		w.create(id)
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		image := w.get(id)
+		Expect(condition(image, "Ready").Reason).To(Equal("Deleting"))
+		Expect(condition(image, "Reconciling").Reason).To(Equal("Deleting"))
+		w.attemptWhenDue(id)
+		Expect(w.gone(id)).To(BeFalse())
+		w.clock.Step(20 * time.Second)
+		w.attemptWhenDue(id)
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.events()).To(ContainElement(HavePrefix("Normal Deleted ")))
+	})
+
+	It("calls for help when ECS shows the image for more than ten minutes", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.DeletionDelay = ecssim.Forever })).To(Succeed())
+		w.create(id)
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.clock.Step(11 * time.Minute)
+		for range 3 {
+			w.attemptWhenDue(id)
+			image := w.get(id)
+			Expect(condition(image, "Stalled").Reason).To(Equal("Deleting"))
+			Expect(condition(image, "Stalled").Message).To(ContainSubstring("release=" + id))
+			Expect(meta.FindStatusCondition(image.Status.Conditions, "Reconciling")).To(BeNil())
+		}
+		Expect(w.exists(id)).To(BeTrue())
+	})
+
+	It("deletes a deprecated image, and does not take it for gone", func() {
+		w := newWorld(ecssim.Image{ImageID: id, Status: "Deprecated", UsedBy: []string{"i-bp1a"}})
+		w.create(id)
+		Expect(condition(w.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		Expect(w.get(id).Status.Image.State).To(Equal("Deprecated"))
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(trueObstacles(w.get(id))).To(ConsistOf("InUse"))
+		Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region, Status: "Deprecated"})).To(Succeed())
+		w.attemptWhenDue(id)
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
+	})
+
+	It("does not touch an image whose object was deleted and created anew while the cache lagged behind", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id)
+		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		lagging := w.get(id)
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Finalizers = nil })
+		w.createUnseen(id)
+		_, err := w.reconcileDelete(context.Background(), lagging)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.calls("DeleteImage", id)).To(BeZero())
+		Expect(w.exists(id)).To(BeTrue())
+	})
+
+	It("heeds a policy that changed to Retain while the cache lagged behind", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id)
+		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		lagging := w.get(id)
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		_, err := w.reconcileDelete(context.Background(), lagging)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.calls("DeleteImage", id)).To(BeZero())
+		Expect(w.exists(id)).To(BeTrue())
+	})
+})
+
+// expectObstacle checks all that an obstacle says, in each place where it is said.
+func expectObstacle(image *v1alpha1.CustomImage, code string, meaning ecs.Meaning) {
+	GinkgoHelper()
+	summary, other := "Stalled", "Reconciling"
+	if meaning.Class == ecs.Waiting {
+		summary, other = other, summary
+	}
+	Expect(image.Finalizers).To(ContainElement(v1alpha1.Finalizer))
+	Expect(trueObstacles(image)).To(ConsistOf(meaning.Condition))
+	ready := condition(image, "Ready")
+	Expect(ready.Status).To(Equal(metav1.ConditionFalse))
+	Expect(ready.Reason).To(Equal(strings.ReplaceAll(code, ".", "")))
+	Expect(ready.Message).To(And(HavePrefix(code+": "), HaveSuffix(meaning.Advice)))
+	for _, kind := range []string{summary, meaning.Condition} {
+		Expect(condition(image, kind).Status).To(Equal(metav1.ConditionTrue))
+		Expect(condition(image, kind).Reason).To(Equal(ready.Reason))
+		Expect(condition(image, kind).Message).To(Equal(ready.Message))
+	}
+	Expect(meta.FindStatusCondition(image.Status.Conditions, other)).To(BeNil())
+	Expect(image.Status.ObservedGeneration).To(Equal(ptr.To(image.Generation)))
+	Expect(image.Status.LastError.Code).To(Equal(code))
+}

@@ -1,0 +1,34 @@
+package controller
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+)
+
+// maxNote is how many bytes of a note the API server accepts.
+const maxNote = 1024
+
+// eventf tells about an object. The image goes along as the related object: without it, events that differ in
+// their note alone would be merged.
+func (r *CustomImageReconciler) eventf(image *v1alpha1.CustomImage, kind, reason, format string, args ...any) {
+	related := &corev1.ObjectReference{Kind: "Image", Name: image.Spec.ImageID}
+	note := clip(fmt.Sprintf("Image %s: %s", image.Spec.ImageID, fmt.Sprintf(format, args...)), maxNote)
+	r.Events.Eventf(image, related, kind, reason, "Reconcile", "%s", note)
+}
+
+// moreThanStatusChanged keeps back the events that follow from our own status writes. A change of the spec and a
+// deletion raise the generation; annotations and finalizers do not.
+func moreThanStatusChanged() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
+			!maps.Equal(e.ObjectOld.GetAnnotations(), e.ObjectNew.GetAnnotations()) ||
+			!slices.Equal(e.ObjectOld.GetFinalizers(), e.ObjectNew.GetFinalizers())
+	}}
+}

@@ -1,0 +1,82 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+)
+
+var (
+	ecsRequests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "imagegc_ecs_requests_total",
+		Help: "Calls to ECS by action and error code; the code of a success is OK.",
+	}, []string{"action", "code"})
+
+	ecsDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "imagegc_ecs_request_duration_seconds",
+		Help:    "How long calls to ECS took, by action, in seconds.",
+		Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 20, 45},
+	}, []string{"action"})
+
+	imagesDeleted = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "imagegc_images_deleted_total",
+		Help: "Images that were seen, and are gone after their deletion was asked for.",
+	})
+
+	imagesReleased = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "imagegc_images_released_total",
+		Help: "CustomImages that went although no image was deleted, by reason.",
+	}, []string{"reason"})
+)
+
+func init() {
+	metrics.Registry.MustRegister(ecsRequests, ecsDuration, imagesDeleted, imagesReleased)
+}
+
+// ObserveECSCall counts one call to ECS.
+func ObserveECSCall(action, code string, took time.Duration) {
+	if code == "" {
+		code = "OK"
+	}
+	ecsRequests.WithLabelValues(action, code).Inc()
+	ecsDuration.WithLabelValues(action).Observe(took.Seconds())
+}
+
+func countRelease(how string) {
+	if how == v1alpha1.EventDeleted {
+		imagesDeleted.Inc()
+		return
+	}
+	imagesReleased.WithLabelValues(how).Inc()
+}
+
+// CustomImageCollector counts the objects in the cache by the reason of their Ready condition.
+type CustomImageCollector struct{ Reader client.Reader }
+
+var customImages = prometheus.NewDesc("imagegc_customimages",
+	"CustomImages by the reason of their Ready condition.", []string{"reason"}, nil)
+
+// Describe implements prometheus.Collector.
+func (CustomImageCollector) Describe(descs chan<- *prometheus.Desc) { descs <- customImages }
+
+// Collect implements prometheus.Collector. It sends nothing while the cache cannot be read.
+func (c CustomImageCollector) Collect(samples chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	list := &v1alpha1.CustomImageList{}
+	if err := c.Reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		return
+	}
+	counts := map[string]int{}
+	for i := range list.Items {
+		counts[readyReason(&list.Items[i])]++
+	}
+	for reason, count := range counts {
+		samples <- prometheus.MustNewConstMetric(customImages, prometheus.GaugeValue, float64(count), reason)
+	}
+}

@@ -1,0 +1,164 @@
+package controller
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+)
+
+// Backoff is a schedule of attempts: the waits between them double from First to Longest. As a flag it is
+// written "5s,5m".
+type Backoff struct{ First, Longest time.Duration }
+
+// String returns the backoff as it is written in a flag.
+func (b Backoff) String() string { return b.First.String() + "," + b.Longest.String() }
+
+// Set reads the backoff from a flag.
+func (b *Backoff) Set(text string) error {
+	first, longest, ok := strings.Cut(text, ",")
+	f, errFirst := time.ParseDuration(first)
+	l, errLongest := time.ParseDuration(longest)
+	if !ok || errFirst != nil || errLongest != nil || f <= 0 || l < f {
+		return fmt.Errorf("want the first and the longest wait, such as 5s,5m")
+	}
+	b.First, b.Longest = f, l
+	return nil
+}
+
+// next returns the first time after now at which an attempt is due, in the series that began at start. It is
+// computed from these alone, so it survives a restart, and nobody counts. Each attempt is early by up to half
+// its wait, by a part that depends on the object: objects that got stuck together do not come back together.
+func (b Backoff) next(start, now time.Time, uid types.UID) time.Time {
+	early := fraction(uid) / 2
+	wait := b.First
+	for nominal := start.Add(wait); ; nominal = nominal.Add(wait) {
+		at := nominal.Add(-time.Duration(early * float64(wait)))
+		if at.After(now) {
+			return at
+		}
+		if wait == b.Longest {
+			return at.Add((now.Sub(at)/wait + 1) * wait)
+		}
+		wait = min(2*wait, b.Longest)
+	}
+}
+
+// fraction maps an object to a number from 0 to 1, always the same one.
+func fraction(uid types.UID) float64 {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(uid))
+	return float64(hash.Sum32()) / (1 << 32)
+}
+
+// schedule returns the backoff that an object is on, and when that began.
+func (r *CustomImageReconciler) schedule(image *v1alpha1.CustomImage) (backoff Backoff, start time.Time) {
+	conditions := image.Status.Conditions
+	if stalled := meta.FindStatusCondition(conditions, v1alpha1.ConditionStalled); stalled != nil {
+		backoff, start = r.Blocked, stalled.LastTransitionTime.Time
+	} else if going := meta.FindStatusCondition(conditions, v1alpha1.ConditionReconciling); going != nil {
+		backoff, start = r.Waiting, going.LastTransitionTime.Time
+	} else {
+		return Backoff{r.Resync, r.Resync}, ptr.Deref(image.Status.LastSyncTime, image.CreationTimestamp).Time
+	}
+	for _, obstacle := range v1alpha1.Obstacles {
+		if meta.IsStatusConditionTrue(conditions, obstacle) {
+			start = meta.FindStatusCondition(conditions, obstacle).LastTransitionTime.Time
+		}
+	}
+	return backoff, start
+}
+
+// untilDue returns how long to wait before ECS is asked about an object again. Only a change of the spec (a
+// deletion counts as one) and a new value of the retry annotation make it due early.
+func (r *CustomImageReconciler) untilDue(image *v1alpha1.CustomImage) time.Duration {
+	status := image.Status
+	if ptr.Deref(status.ObservedGeneration, -1) != image.Generation ||
+		status.LastHandledRetryAt != retryAt(image) ||
+		readyReason(image) == v1alpha1.ReasonPending {
+		return 0
+	}
+	now := r.Clock.Now()
+	return r.attempts.next(image, func() time.Time {
+		backoff, start := r.schedule(image)
+		return backoff.next(start, now, image.UID)
+	}).Sub(now)
+}
+
+// retryAt returns the value of the retry annotation, as far as the status can hold it.
+func retryAt(image *v1alpha1.CustomImage) string {
+	return clip(image.Annotations[v1alpha1.AnnotationRetryAt], 256)
+}
+
+// attempts remembers when each object is due next. After a restart it is empty, and the schedule fills it.
+type attempts struct {
+	mu    sync.Mutex
+	known map[types.NamespacedName]attempt
+}
+
+type attempt struct {
+	uid            types.UID
+	next           time.Time
+	throttledSince time.Time
+}
+
+// next returns when an object is due; if that is not known, what otherwise returns.
+func (a *attempts) next(image *v1alpha1.CustomImage, otherwise func() time.Time) time.Time {
+	if known := a.get(image); !known.next.IsZero() {
+		return known.next
+	}
+	known := attempt{next: otherwise()}
+	a.set(image, known)
+	return known.next
+}
+
+func (a *attempts) get(image *v1alpha1.CustomImage) attempt {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if known := a.known[client.ObjectKeyFromObject(image)]; known.uid == image.UID {
+		return known
+	}
+	return attempt{}
+}
+
+func (a *attempts) set(image *v1alpha1.CustomImage, known attempt) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.known == nil {
+		a.known = map[types.NamespacedName]attempt{}
+	}
+	known.uid = image.UID
+	a.known[client.ObjectKeyFromObject(image)] = known
+}
+
+func (a *attempts) forget(key types.NamespacedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.known, key)
+}
+
+// failureLimiter spaces attempts that end with an error: 1 s, doubling to 5 min, jittered.
+type failureLimiter struct {
+	workqueue.TypedRateLimiter[reconcile.Request]
+}
+
+func newFailureLimiter() failureLimiter {
+	return failureLimiter{workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute)}
+}
+
+// When returns the next wait, shortened by up to a quarter.
+func (l failureLimiter) When(request reconcile.Request) time.Duration {
+	wait := l.TypedRateLimiter.When(request)
+	return wait - time.Duration(rand.Float64()*float64(wait)/4) // #nosec G404: jitter is no secret
+}

@@ -1,0 +1,95 @@
+package controller
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+func TestAttemptsAreAGeometricSeriesUpToTheLongestWait(t *testing.T) {
+	g := NewWithT(t)
+	backoff := Backoff{First: 30 * time.Second, Longest: 10 * time.Minute}
+	start := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
+	for object := range 50 {
+		uid := types.UID(fmt.Sprint("object-", object))
+		wait, nominal, at := backoff.First, start, start
+		for range 40 {
+			nominal = nominal.Add(wait)
+			next := backoff.next(start, at, uid)
+			g.Expect(next).To(And(BeTemporally(">", at), BeTemporally("<=", nominal)))
+			g.Expect(next).To(BeTemporally(">=", nominal.Add(-wait/2)), "an attempt is early by half its wait at most")
+			g.Expect(next.Sub(at)).To(BeNumerically("<=", backoff.Longest))
+			g.Expect(backoff.next(start, next.Add(-1), uid)).To(Equal(next), "a restart in between changes nothing")
+			at, wait = next, min(2*wait, backoff.Longest)
+		}
+	}
+}
+
+func TestTheNextAttemptOfAnOldObstacleIsAheadAndWithinTheLongestWait(t *testing.T) {
+	g := NewWithT(t)
+	backoff := Backoff{First: time.Second, Longest: 7 * time.Second}
+	start := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
+	for days := range 400 {
+		now := start.AddDate(0, 0, days)
+		g.Expect(backoff.next(start, now, "an-object").Sub(now)).To(And(
+			BeNumerically(">", 0), BeNumerically("<=", backoff.Longest)))
+	}
+}
+
+func TestObjectsThatGotStuckTogetherComeBackSpreadOut(t *testing.T) {
+	g := NewWithT(t)
+	backoff := Backoff{First: 30 * time.Second, Longest: 10 * time.Minute}
+	start := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
+	now := start.Add(3 * time.Hour) // the manager starts again
+	inTheFirstSeconds := 0
+	for object := range 200 {
+		uid := types.UID(fmt.Sprintf("5f1c2e9a-%04d-4e53-9d6f-0a1b2c3d4e5f", object))
+		if backoff.next(start, now, uid).Sub(now) < 5*time.Second {
+			inTheFirstSeconds++
+		}
+	}
+	g.Expect(inTheFirstSeconds).To(BeNumerically("<=", 8))
+}
+
+func TestABackoffIsReadFromAFlag(t *testing.T) {
+	for text, want := range map[string]any{
+		"5s,5m":   Backoff{5 * time.Second, 5 * time.Minute},
+		"1s,1s":   Backoff{time.Second, time.Second},
+		"":        nil,
+		"5s":      nil,
+		"5m,5s":   nil,
+		"0s,5s":   nil,
+		"-1s,5s":  nil,
+		"5s,soon": nil,
+	} {
+		t.Run(text, func(t *testing.T) {
+			g := NewWithT(t)
+			var backoff Backoff
+			err := backoff.Set(text)
+			if want == nil {
+				g.Expect(err).To(HaveOccurred())
+				return
+			}
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(backoff).To(Equal(want))
+			again := Backoff{}
+			g.Expect(again.Set(backoff.String())).To(Succeed())
+			g.Expect(again).To(Equal(backoff))
+		})
+	}
+}
+
+func TestFailedAttemptsAreSpacedFromASecondToFiveMinutes(t *testing.T) {
+	g := NewWithT(t)
+	limiter := newFailureLimiter()
+	nominal := time.Second
+	for range 20 {
+		g.Expect(limiter.When(ctrl.Request{})).To(And(
+			BeNumerically("<=", nominal), BeNumerically(">=", nominal*3/4)))
+		nominal = min(2*nominal, 5*time.Minute)
+	}
+}

@@ -1,0 +1,220 @@
+package controller
+
+import (
+	"context"
+	"net/http/httptest"
+	"slices"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+	"github.com/imagegc/ecs-image-gc/internal/openapi"
+)
+
+const region = "cn-hangzhou"
+
+// world is a namespace of its own, a cloud of its own, and a reconciler between them whose attempts a test
+// makes one by one, on a clock that stands still in between.
+type world struct {
+	*CustomImageReconciler
+	clock     *clocktesting.FakeClock
+	sim       *ecssim.Server
+	namespace string
+	announced chan string
+}
+
+func newWorld(images ...ecssim.Image) *world {
+	GinkgoHelper()
+	w := &world{clock: clocktesting.NewFakeClock(time.Now().Truncate(time.Second))}
+	w.sim = newSimulator(w.clock, images...)
+	w.namespace = newNamespace()
+	w.restart()
+	return w
+}
+
+// restart replaces the operator by a new one, which remembers nothing.
+func (w *world) restart() {
+	GinkgoHelper()
+	c, err := client.New(operator, client.Options{Scheme: scheme})
+	Expect(err).NotTo(HaveOccurred())
+	recorder := events.NewFakeRecorder(2000)
+	if w.announced == nil {
+		w.announced = recorder.Events
+	}
+	recorder.Events = w.announced
+	w.CustomImageReconciler = &CustomImageReconciler{
+		Client:  c,
+		Live:    c,
+		ECS:     ecs.New(openapi.New(clientConfig(w.sim, w.clock))),
+		Events:  recorder,
+		Clock:   w.clock,
+		Waiting: Backoff{5 * time.Second, 5 * time.Minute},
+		Blocked: Backoff{30 * time.Second, 10 * time.Minute},
+		Resync:  6 * time.Hour,
+	}
+	w.failures = newFailureLimiter()
+}
+
+// newSimulator serves a cloud on loopback until the spec ends.
+func newSimulator(c clock.PassiveClock, images ...ecssim.Image) *ecssim.Server {
+	GinkgoHelper()
+	for i := range images {
+		images[i].RegionID = region
+	}
+	sim, err := ecssim.New(ecssim.Scenario{
+		AccountID:  "1234567890123456",
+		AccessKeys: []ecssim.AccessKey{{ID: "test-id", Secret: "test-secret"}},
+		Images:     images,
+	}, c)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(sim.Close)
+	return sim
+}
+
+func clientConfig(sim *ecssim.Server, c clock.PassiveClock) openapi.Config {
+	server := httptest.NewServer(sim)
+	DeferCleanup(server.Close)
+	return openapi.Config{
+		Credentials: func(context.Context) (openapi.Credentials, error) {
+			return openapi.Credentials{AccessKeyID: "test-id", AccessKeySecret: "test-secret"}, nil
+		},
+		Endpoints: openapi.Endpoints{Override: server.URL},
+		Timeout:   time.Second,
+		Clock:     c,
+	}
+}
+
+func newNamespace() string {
+	GinkgoHelper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "world-"}}
+	Expect(admin.Create(context.Background(), namespace)).To(Succeed())
+	return namespace.Name
+}
+
+// create makes an object for the image whose ID it has as its name, and a first attempt.
+func (w *world) create(id string, change ...func(*v1alpha1.CustomImage)) {
+	GinkgoHelper()
+	w.createUnseen(id, change...)
+	_, err := w.attempt(id)
+	Expect(err).NotTo(HaveOccurred())
+}
+
+func (w *world) createUnseen(id string, change ...func(*v1alpha1.CustomImage)) {
+	GinkgoHelper()
+	image := &v1alpha1.CustomImage{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: id},
+		Spec:       v1alpha1.CustomImageSpec{RegionID: region, ImageID: id},
+	}
+	for _, f := range change {
+		f(image)
+	}
+	Expect(admin.Create(context.Background(), image)).To(Succeed())
+}
+
+// attempt reconciles once.
+func (w *world) attempt(id string) (ctrl.Result, error) {
+	return w.Reconcile(context.Background(), ctrl.Request{NamespacedName: w.key(id)})
+}
+
+// attemptWhenDue lets time pass until the reconciler wants to be called again, and calls it.
+func (w *world) attemptWhenDue(id string) {
+	GinkgoHelper()
+	result, err := w.attempt(id)
+	Expect(err).NotTo(HaveOccurred())
+	if w.gone(id) {
+		return
+	}
+	w.clock.Step(result.RequeueAfter)
+	_, err = w.attempt(id)
+	Expect(err).NotTo(HaveOccurred())
+}
+
+// delete asks for the deletion of the object, as a person would, and makes a first attempt.
+func (w *world) delete(id string) (ctrl.Result, error) {
+	GinkgoHelper()
+	Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+	return w.attempt(id)
+}
+
+func (w *world) key(id string) client.ObjectKey {
+	return client.ObjectKey{Namespace: w.namespace, Name: id}
+}
+
+func (w *world) get(id string) *v1alpha1.CustomImage {
+	GinkgoHelper()
+	image := &v1alpha1.CustomImage{}
+	Expect(admin.Get(context.Background(), w.key(id), image)).To(Succeed())
+	return image
+}
+
+func (w *world) gone(id string) bool {
+	return apierrors.IsNotFound(admin.Get(context.Background(), w.key(id), &v1alpha1.CustomImage{}))
+}
+
+// change edits the object as a person would.
+func (w *world) change(id string, f func(*v1alpha1.CustomImage)) {
+	GinkgoHelper()
+	image := w.get(id)
+	before := image.DeepCopy()
+	f(image)
+	Expect(admin.Patch(context.Background(), image, client.MergeFrom(before))).To(Succeed())
+}
+
+// exists reports whether the image is there in the simulated cloud.
+func (w *world) exists(id string) bool {
+	_, ok := w.sim.Image(id)
+	return ok
+}
+
+// calls counts the calls of an action that reached the cloud about an image.
+func (w *world) calls(action, id string) int { return countCalls(w.sim, action, id) }
+
+func countCalls(sim *ecssim.Server, action, id string) int {
+	count := 0
+	for _, call := range sim.Calls() {
+		if call.Action == action && call.ImageID == id {
+			count++
+		}
+	}
+	return count
+}
+
+// events returns what was announced since it was last called.
+func (w *world) events() []string {
+	var all []string
+	for {
+		select {
+		case e := <-w.announced:
+			all = append(all, e)
+		default:
+			return all
+		}
+	}
+}
+
+func condition(image *v1alpha1.CustomImage, kind string) metav1.Condition {
+	if c := meta.FindStatusCondition(image.Status.Conditions, kind); c != nil {
+		return *c
+	}
+	return metav1.Condition{}
+}
+
+// trueObstacles lists the obstacles that are in force.
+func trueObstacles(image *v1alpha1.CustomImage) []string {
+	return slices.DeleteFunc(slices.Clone(v1alpha1.Obstacles), func(kind string) bool {
+		return !meta.IsStatusConditionTrue(image.Status.Conditions, kind)
+	})
+}
