@@ -12,7 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that log in with a plugin
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // for kubeconfigs that log in with a plugin
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -20,7 +20,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/controller"
@@ -29,49 +28,47 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
 )
 
-func main() {
-	if err := run(); err != nil {
-		ctrl.Log.Error(err, "Stopped with an error")
-		os.Exit(1)
-	}
+// settings is what flags say: of the manager, of the client of Alibaba Cloud, and of the reconciler.
+type settings struct {
+	manager ctrl.Options
+	api     openapi.Config
+	images  controller.CustomImageReconciler
 }
 
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 
-func run() error {
-	options, err := parseFlags()
-	if err != nil {
-		return err
+func main() {
+	s, err := parseFlags()
+	if err == nil {
+		err = s.run()
 	}
+	if err != nil {
+		ctrl.Log.Error(err, "Stopped with an error")
+		os.Exit(1)
+	}
+}
+
+func (s *settings) run() error {
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
-	mgr, err := ctrl.NewManager(config, options.manager())
+	mgr, err := ctrl.NewManager(config, s.manager)
 	if err != nil {
 		return fmt.Errorf("create the manager: %w", err)
 	}
-	api := openapi.New(openapi.Config{
-		Credentials: credentials.FromEnvironment(os.Getenv),
-		Endpoints:   options.endpoints,
-		Timeout:     options.requestTimeout,
-		UserAgent:   "ecs-image-gc/" + version(),
-		Observe:     controller.ObserveECSCall,
-		Clock:       clock.RealClock{},
-	})
-	images := &controller.CustomImageReconciler{
-		Client:                  mgr.GetClient(),
-		Live:                    mgr.GetAPIReader(),
-		ECS:                     ecs.New(api),
-		Events:                  mgr.GetEventRecorder("ecs-image-gc"),
-		Clock:                   clock.RealClock{},
-		Waiting:                 options.waiting,
-		Blocked:                 options.blocked,
-		Resync:                  options.resync,
-		MaxConcurrentReconciles: options.concurrency,
-	}
-	if err := images.SetupWithManager(mgr); err != nil {
+	s.api.Credentials = credentials.FromEnvironment(os.Getenv)
+	s.api.Clock = clock.RealClock{}
+	s.api.UserAgent = "ecs-image-gc/" + version()
+	s.api.Observe = controller.ObserveECSCall
+
+	s.images.Client = mgr.GetClient()
+	s.images.Live = mgr.GetAPIReader()
+	s.images.ECS = ecs.New(openapi.New(s.api))
+	s.images.Events = mgr.GetEventRecorder("ecs-image-gc")
+	s.images.Clock = clock.RealClock{}
+	if err := s.images.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("add the CustomImage controller: %w", err)
 	}
 	metrics.Registry.MustRegister(controller.CustomImageCollector{Reader: mgr.GetCache()})
@@ -85,102 +82,82 @@ func run() error {
 	return mgr.Start(ctrl.SetupSignalHandler())
 }
 
-type flags struct {
-	endpoints        openapi.Endpoints
-	waiting, blocked controller.Backoff
-	resync           time.Duration
-	requestTimeout   time.Duration
-	concurrency      int
-	namespaces       string
-	leaderElect      bool
-	leaderNamespace  string
-	metricsAddress   string
-	metricsSecure    bool
-	healthAddress    string
-}
-
-func parseFlags() (*flags, error) {
-	f := &flags{
-		waiting: controller.Backoff{First: 5 * time.Second, Longest: 5 * time.Minute},
-		blocked: controller.Backoff{First: 30 * time.Second, Longest: 10 * time.Minute},
-	}
-	network := "public"
-	flag.StringVar(&f.endpoints.Override, "ecs-endpoint", "",
-		"One URL for every region, for a simulator or a private gateway.")
-	flag.StringVar(&network, "network", network, "Which endpoints of ECS to call: public or vpc.")
-	flag.DurationVar(&f.requestTimeout, "request-timeout", 45*time.Second, "How long one ECS call may take.")
-	flag.Var(&f.waiting, "waiting-backoff", "First and longest wait while ECS works on an image.")
-	flag.Var(&f.blocked, "blocked-backoff", "First and longest wait while somebody has to act.")
-	flag.DurationVar(&f.resync, "resync-interval", 6*time.Hour, "How often ECS is asked about a live image.")
-	flag.IntVar(&f.concurrency, "max-concurrent-reconciles", 64, "How many objects are worked on at once.")
-	flag.StringVar(&f.namespaces, "namespaces", "", "Which namespaces to watch, separated by commas. Default: all.")
-	flag.BoolVar(&f.leaderElect, "leader-elect", false, "Work only while this process is the elected leader.")
-	flag.StringVar(&f.leaderNamespace, "leader-election-namespace", "",
-		"The namespace of the leader election's Lease. Default: the operator's own; needed outside a cluster.")
-	flag.StringVar(&f.metricsAddress, "metrics-bind-address", ":8443", "Where metrics are served; 0 for nowhere.")
-	flag.BoolVar(&f.metricsSecure, "metrics-secure", true,
+func parseFlags() (*settings, error) {
+	s := &settings{images: controller.CustomImageReconciler{
+		Waiting: controller.Backoff{First: 5 * time.Second, Longest: 5 * time.Minute},
+		Blocked: controller.Backoff{First: 30 * time.Second, Longest: 10 * time.Minute},
+	}}
+	m := &s.manager
+	flag.StringVar(&s.api.Endpoints.Override, "ecs-endpoint", "",
+		"One URL for every region, for a simulator or a private gateway. Default: Alibaba Cloud's own endpoints.")
+	network := flag.String("network", "public", "Which of Alibaba Cloud's endpoints to call: public or vpc.")
+	flag.DurationVar(&s.api.Timeout, "request-timeout", 45*time.Second, "How long one ECS call may take.")
+	flag.Var(&s.images.Waiting, "waiting-backoff", "First and longest wait while ECS works on an image.")
+	flag.Var(&s.images.Blocked, "blocked-backoff", "First and longest wait while somebody has to act.")
+	flag.DurationVar(&s.images.Resync, "resync-interval", 6*time.Hour, "How often ECS is asked about a live image.")
+	flag.IntVar(&s.images.MaxConcurrentReconciles, "max-concurrent-reconciles", 64,
+		"How many objects are worked on at once.")
+	namespaces := flag.String("namespaces", "", "Which namespaces to watch, separated by commas. Default: all.")
+	flag.BoolVar(&m.LeaderElection, "leader-elect", false, "Work only while this process is the elected leader.")
+	flag.StringVar(&m.LeaderElectionNamespace, "leader-election-namespace", "",
+		"Where the Lease of the leader election is. Default: the operator's own namespace; needed outside a cluster.")
+	flag.StringVar(&m.Metrics.BindAddress, "metrics-bind-address", ":8443", "Where metrics are served; 0 for nowhere.")
+	flag.BoolVar(&m.Metrics.SecureServing, "metrics-secure", true,
 		"Serve metrics with TLS, to those alone whom the cluster authenticates and authorizes.")
-	flag.StringVar(&f.healthAddress, "health-probe-bind-address", ":8081", "Where /healthz and /readyz are served.")
+	flag.StringVar(&m.HealthProbeBindAddress, "health-probe-bind-address", ":8081",
+		"Where /healthz and /readyz are served; 0 for nowhere.")
 	var logging zap.Options
 	logging.BindFlags(flag.CommandLine)
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logging)))
-	return f, f.validate(network)
+
+	s.completeManager(*namespaces)
+	s.api.Endpoints.VPC = *network == "vpc"
+	return s, s.validate(*network)
 }
 
-func (f *flags) validate(network string) error {
+// completeManager adds what follows from the flags, and what no flag decides.
+func (s *settings) completeManager(namespaces string) {
+	m := &s.manager
+	m.Scheme = runtime.NewScheme()
+	_ = clientgoscheme.AddToScheme(m.Scheme) // these two fail only on a program error
+	_ = v1alpha1.AddToScheme(m.Scheme)
+	m.Metrics.TLSOpts = []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }}
+	if m.Metrics.SecureServing {
+		m.Metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
+	}
+	m.LeaderElectionID = "ecs-image-gc"
+	m.LeaderElectionReleaseOnCancel = true
+	// An attempt is up to three calls, and the one under way when the manager stops is finished.
+	stop := 3*s.api.Timeout + 10*time.Second
+	m.GracefulShutdownTimeout = &stop
+	for namespace := range strings.FieldsFuncSeq(namespaces, func(c rune) bool { return c == ',' || c == ' ' }) {
+		if m.Cache.DefaultNamespaces == nil {
+			m.Cache.DefaultNamespaces = map[string]cache.Config{}
+		}
+		m.Cache.DefaultNamespaces[namespace] = cache.Config{}
+	}
+}
+
+func (s *settings) validate(network string) error {
+	for _, duration := range []struct {
+		flag  string
+		value time.Duration
+	}{{"request-timeout", s.api.Timeout}, {"resync-interval", s.images.Resync}} {
+		if duration.value <= 0 {
+			return fmt.Errorf("--%s is %s: want more than 0", duration.flag, duration.value)
+		}
+	}
+	if s.images.MaxConcurrentReconciles < 1 {
+		return fmt.Errorf("--max-concurrent-reconciles is %d: want 1 or more", s.images.MaxConcurrentReconciles)
+	}
 	if network != "public" && network != "vpc" {
 		return fmt.Errorf("--network is %q: want public or vpc", network)
 	}
-	f.endpoints.VPC = network == "vpc"
-	if err := f.endpoints.Validate(); err != nil {
+	if err := s.api.Endpoints.Validate(); err != nil {
 		return fmt.Errorf("--ecs-endpoint: %w", err)
 	}
-	if f.requestTimeout <= 0 {
-		return fmt.Errorf("--request-timeout is %s: want more than 0", f.requestTimeout)
-	}
-	if f.resync <= 0 {
-		return fmt.Errorf("--resync-interval is %s: want more than 0", f.resync)
-	}
-	if f.concurrency < 1 {
-		return fmt.Errorf("--max-concurrent-reconciles is %d: want at least 1", f.concurrency)
-	}
 	return nil
-}
-
-func (f *flags) manager() ctrl.Options {
-	scheme := runtime.NewScheme()
-	_ = clientgoscheme.AddToScheme(scheme)
-	_ = v1alpha1.AddToScheme(scheme)
-	served := metricsserver.Options{
-		BindAddress:   f.metricsAddress,
-		SecureServing: f.metricsSecure,
-		TLSOpts:       []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }},
-	}
-	if f.metricsSecure {
-		served.FilterProvider = filters.WithAuthenticationAndAuthorization
-	}
-	// An attempt is up to three calls, and the one under way when the manager stops is finished.
-	stop := 3*f.requestTimeout + 10*time.Second
-	options := ctrl.Options{
-		Scheme:                        scheme,
-		Metrics:                       served,
-		HealthProbeBindAddress:        f.healthAddress,
-		LeaderElection:                f.leaderElect,
-		LeaderElectionID:              "ecs-image-gc",
-		LeaderElectionNamespace:       f.leaderNamespace,
-		LeaderElectionReleaseOnCancel: true,
-		GracefulShutdownTimeout:       &stop,
-	}
-	for namespace := range strings.SplitSeq(f.namespaces, ",") {
-		if namespace = strings.TrimSpace(namespace); namespace != "" {
-			if options.Cache.DefaultNamespaces == nil {
-				options.Cache.DefaultNamespaces = map[string]cache.Config{}
-			}
-			options.Cache.DefaultNamespaces[namespace] = cache.Config{}
-		}
-	}
-	return options
 }
 
 // version returns the version of this build, for logs and for Alibaba Cloud.

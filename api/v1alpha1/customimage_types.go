@@ -53,11 +53,13 @@ type CustomImageSpec struct {
 type ImageStatus struct {
 	// name is the name of the image, for example web-2024-01.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	Name string `json:"name,omitempty"`
 
 	// family is the image family that the image belongs to, for example web.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	Family string `json:"family,omitempty"`
 
@@ -72,16 +74,19 @@ type ImageStatus struct {
 
 	// state is the status of the image in ECS, for example Available or Deprecated.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	State string `json:"state,omitempty"`
 
 	// usage is "instance" while ECS counts instances that use the image, "none" otherwise.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	Usage string `json:"usage,omitempty"`
 
 	// ownerID is the ID of the account that the image was seen in, for example 1234567890123456.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	OwnerID string `json:"ownerID,omitempty"`
 
@@ -97,16 +102,19 @@ type ImageStatus struct {
 type LastError struct {
 	// code is the error code as ECS spells it, for example OperationDenied.ImageCopying.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	Code string `json:"code,omitempty"`
 
 	// message is the text that came with the code.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
 
 	// requestID is what Alibaba Cloud's support asks for.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	RequestID string `json:"requestID,omitempty"`
 
@@ -116,6 +124,7 @@ type LastError struct {
 }
 
 // CustomImageStatus is what the operator knows of the image and of what stands in the way of its deletion.
+// +kubebuilder:validation:MinProperties=1
 type CustomImageStatus struct {
 	// observedGeneration is the generation of the object that this status speaks of; -1 until the operator has
 	// seen the object.
@@ -138,6 +147,7 @@ type CustomImageStatus struct {
 
 	// lastHandledRetryAt is the last value of the annotation ecs.imagegc.io/retry-at that was acted upon.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	LastHandledRetryAt string `json:"lastHandledRetryAt,omitempty"`
 
@@ -147,7 +157,7 @@ type CustomImageStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=32
-	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
 // CustomImage stands for one custom image on Alibaba Cloud ECS. Deleting the object deletes the image.

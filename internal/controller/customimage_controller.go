@@ -68,11 +68,15 @@ func (r *CustomImageReconciler) Reconcile(ctx context.Context, request ctrl.Requ
 		r.attempts.forget(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	flow := r.reconcileLive
+	attempt := r.observe
 	if !image.DeletionTimestamp.IsZero() {
-		flow = r.reconcileDelete
+		attempt = r.delete
 	}
-	result, err := flow(ctx, image)
+	var result ctrl.Result
+	outcome, err := attempt(ctx, image)
+	if err == nil {
+		result, err = r.conclude(ctx, image, outcome)
+	}
 	if apierrors.IsConflict(err) {
 		// Somebody changed the object meanwhile. It is judged anew once the cache has that change.
 		return ctrl.Result{RequeueAfter: time.Second}, nil

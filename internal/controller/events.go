@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 
@@ -15,12 +14,12 @@ import (
 // maxNote is how many bytes of a note the API server accepts.
 const maxNote = 1024
 
-// eventf tells about an object. The image goes along as the related object: without it, events that differ in
-// their note alone would be merged.
-func (r *CustomImageReconciler) eventf(image *v1alpha1.CustomImage, kind, reason, format string, args ...any) {
+// announce tells of an outcome in an event. The image goes along as the related object: without it, events that
+// differ in their note alone would be merged.
+func (r *CustomImageReconciler) announce(image *v1alpha1.CustomImage, o outcome) {
 	related := &corev1.ObjectReference{Kind: "Image", Name: image.Spec.ImageID}
-	note := clip(fmt.Sprintf("Image %s: %s", image.Spec.ImageID, fmt.Sprintf(format, args...)), maxNote)
-	r.Events.Eventf(image, related, kind, reason, "Reconcile", "%s", note)
+	note := clip("Image "+image.Spec.ImageID+": "+o.message, maxNote)
+	r.Events.Eventf(image, related, o.eventType(), o.reason, "Reconcile", "%s", note)
 }
 
 // moreThanStatusChanged keeps back the events that follow from our own status writes. A change of the spec and a

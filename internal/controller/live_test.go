@@ -8,7 +8,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -285,7 +284,7 @@ var _ = Describe("Events", func() {
 	It("are cut to what the API server takes", func() {
 		w := newWorld()
 		w.createUnseen(id)
-		w.eventf(w.get(id), corev1.EventTypeNormal, "Available", "%s", strings.Repeat("ä", 5000))
+		w.announce(w.get(id), outcome{reason: "Available", message: strings.Repeat("ä", 5000)})
 		Expect(len(w.events()[0])).To(BeNumerically("<=", maxNote+len("Normal Available ")))
 	})
 })

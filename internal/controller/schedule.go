@@ -62,22 +62,25 @@ func fraction(uid types.UID) float64 {
 	return float64(hash.Sum32()) / (1 << 32)
 }
 
-// schedule returns the backoff that an object is on, and when that began.
-func (r *CustomImageReconciler) schedule(image *v1alpha1.CustomImage) (backoff Backoff, start time.Time) {
-	conditions := image.Status.Conditions
-	if stalled := meta.FindStatusCondition(conditions, v1alpha1.ConditionStalled); stalled != nil {
-		backoff, start = r.Blocked, stalled.LastTransitionTime.Time
-	} else if going := meta.FindStatusCondition(conditions, v1alpha1.ConditionReconciling); going != nil {
-		backoff, start = r.Waiting, going.LastTransitionTime.Time
-	} else {
-		return Backoff{r.Resync, r.Resync}, ptr.Deref(image.Status.LastSyncTime, image.CreationTimestamp).Time
+// nextAttempt returns when an object is due next by what its status says.
+func (r *CustomImageReconciler) nextAttempt(image *v1alpha1.CustomImage) time.Time {
+	conditions, now := image.Status.Conditions, r.Clock.Now()
+	stalled := meta.FindStatusCondition(conditions, v1alpha1.ConditionStalled)
+	going := meta.FindStatusCondition(conditions, v1alpha1.ConditionReconciling)
+	if stalled == nil && going == nil {
+		resync := Backoff{r.Resync, r.Resync}
+		return resync.next(ptr.Deref(image.Status.LastSyncTime, image.CreationTimestamp).Time, now, image.UID)
+	}
+	backoff, since := r.Waiting, going
+	if stalled != nil {
+		backoff, since = r.Blocked, stalled
 	}
 	for _, obstacle := range v1alpha1.Obstacles {
 		if meta.IsStatusConditionTrue(conditions, obstacle) {
-			start = meta.FindStatusCondition(conditions, obstacle).LastTransitionTime.Time
+			since = meta.FindStatusCondition(conditions, obstacle)
 		}
 	}
-	return backoff, start
+	return backoff.next(since.LastTransitionTime.Time, now, image.UID)
 }
 
 // untilDue returns how long to wait before ECS is asked about an object again. Only a change of the spec (a
@@ -89,11 +92,12 @@ func (r *CustomImageReconciler) untilDue(image *v1alpha1.CustomImage) time.Durat
 		readyReason(image) == v1alpha1.ReasonPending {
 		return 0
 	}
-	now := r.Clock.Now()
-	return r.attempts.next(image, func() time.Time {
-		backoff, start := r.schedule(image)
-		return backoff.next(start, now, image.UID)
-	}).Sub(now)
+	known := r.attempts.get(image)
+	if known.next.IsZero() {
+		known.next = r.nextAttempt(image)
+		r.attempts.set(image, known)
+	}
+	return max(0, known.next.Sub(r.Clock.Now()))
 }
 
 // retryAt returns the value of the retry annotation, as far as the status can hold it.
@@ -111,16 +115,6 @@ type attempt struct {
 	uid            types.UID
 	next           time.Time
 	throttledSince time.Time
-}
-
-// next returns when an object is due; if that is not known, what otherwise returns.
-func (a *attempts) next(image *v1alpha1.CustomImage, otherwise func() time.Time) time.Time {
-	if known := a.get(image); !known.next.IsZero() {
-		return known.next
-	}
-	known := attempt{next: otherwise()}
-	a.set(image, known)
-	return known.next
 }
 
 func (a *attempts) get(image *v1alpha1.CustomImage) attempt {

@@ -17,6 +17,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
@@ -48,7 +49,7 @@ func newWorld(images ...ecssim.Image) *world {
 // restart replaces the operator by a new one, which remembers nothing.
 func (w *world) restart() {
 	GinkgoHelper()
-	c, err := client.New(operator, client.Options{Scheme: scheme})
+	c, err := client.NewWithWatch(operator, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
 	recorder := events.NewFakeRecorder(2000)
 	if w.announced == nil {
@@ -127,6 +128,20 @@ func (w *world) createUnseen(id string, change ...func(*v1alpha1.CustomImage)) {
 // attempt reconciles once.
 func (w *world) attempt(id string) (ctrl.Result, error) {
 	return w.Reconcile(context.Background(), ctrl.Request{NamespacedName: w.key(id)})
+}
+
+// attemptFrom reconciles once with a cache that shows the given object.
+func (w *world) attemptFrom(cached *v1alpha1.CustomImage) (ctrl.Result, error) {
+	GinkgoHelper()
+	current := w.Client
+	defer func() { w.Client = current }()
+	w.Client = interceptor.NewClient(current.(client.WithWatch), interceptor.Funcs{
+		Get: func(_ context.Context, _ client.WithWatch, _ client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+			cached.DeepCopyInto(into.(*v1alpha1.CustomImage))
+			return nil
+		},
+	})
+	return w.Reconcile(context.Background(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(cached)})
 }
 
 // attemptWhenDue lets time pass until the reconciler wants to be called again, and calls it.

@@ -151,9 +151,13 @@ func (c *Client) connectionError(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &Error{Code: CodeNoAnswer, Message: fmt.Sprintf("No answer within %s.", c.Timeout), cause: err}
 	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return &Error{Code: CodeNoAnswer, Message: fmt.Sprintf("The host name %s does not resolve.", dns.Name), cause: err}
+	}
 	leaf := err
-	for _, ok := leaf.(*net.DNSError); !ok && errors.Unwrap(leaf) != nil; _, ok = leaf.(*net.DNSError) {
-		leaf = errors.Unwrap(leaf)
+	for next := errors.Unwrap(leaf); next != nil; next = errors.Unwrap(leaf) {
+		leaf = next
 	}
 	return &Error{Code: CodeNoAnswer, Message: fmt.Sprintf("The connection failed: %s.", leaf), cause: err}
 }

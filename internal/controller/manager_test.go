@@ -1,0 +1,153 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+	"github.com/imagegc/ecs-image-gc/internal/openapi"
+)
+
+// runWorld is a world whose reconciler runs in a manager, with cache, work queue and recorder, until the spec
+// ends or stop is called. What has to happen at once has to happen long before the backoffs are over.
+func runWorld(images ...ecssim.Image) (w *world, stop func()) {
+	GinkgoHelper()
+	w = &world{namespace: newNamespace(), sim: newSimulator(nil, images...)}
+	mgr, err := ctrl.NewManager(operator, ctrl.Options{
+		Scheme:                  scheme,
+		Metrics:                 metricsserver.Options{BindAddress: "0"},
+		Cache:                   cache.Options{DefaultNamespaces: map[string]cache.Config{w.namespace: {}}},
+		Controller:              config.Controller{SkipNameValidation: ptr.To(true)},
+		GracefulShutdownTimeout: ptr.To(20 * time.Second),
+	})
+	Expect(err).NotTo(HaveOccurred())
+	calls := clientConfig(w.sim, clock.RealClock{})
+	calls.Timeout = 5 * time.Second
+	w.CustomImageReconciler = &CustomImageReconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), ECS: ecs.New(openapi.New(calls)),
+		Events: mgr.GetEventRecorder("ecs-image-gc"), Clock: clock.RealClock{},
+		Waiting: Backoff{200 * time.Millisecond, time.Second}, Blocked: Backoff{time.Hour, time.Hour},
+		Resync: 6 * time.Hour, MaxConcurrentReconciles: 4,
+	}
+	Expect(w.SetupWithManager(mgr)).To(Succeed())
+	running, cancel := context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	go func() { stopped <- mgr.Start(running) }()
+	stop = func() {
+		GinkgoHelper()
+		cancel()
+		Eventually(stopped).Should(Receive(BeNil()))
+		stopped <- nil
+	}
+	DeferCleanup(func() { stop() })
+	return w, stop
+}
+
+func (w *world) deleteAsync(id string) {
+	GinkgoHelper()
+	Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+}
+
+func (w *world) readyReason(id string) string { return readyReason(w.get(id)) }
+
+// eventsOf returns the events about an object that the API server has.
+func (w *world) eventsOf(id, reason string) []eventsv1.Event {
+	GinkgoHelper()
+	list := &eventsv1.EventList{}
+	Expect(admin.List(context.Background(), list, client.InNamespace(w.namespace))).To(Succeed())
+	var found []eventsv1.Event
+	for _, e := range list.Items {
+		if e.Regarding.Name == id && e.Reason == reason {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+var _ = Describe("The running operator", func() {
+	It("takes an object from its creation to the end of its image, and tells so in one event", func() {
+		w, _ := runWorld(ecssim.Image{ImageID: id, Copying: ecssim.Forever})
+		w.createUnseen(id)
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
+		w.deleteAsync(id)
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("OperationDeniedImageCopying"))
+		Eventually(w.calls).WithArguments("DeleteImage", id).Should(BeNumerically(">", 4))
+		Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region})).To(Succeed())
+		Eventually(w.gone).WithArguments(id).Should(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
+		Eventually(w.eventsOf).WithArguments(id, "Deleted").Should(HaveLen(1))
+		Expect(w.eventsOf(id, "Deleted")[0].Related.Name).To(Equal(id))
+		Expect(w.eventsOf(id, "OperationDeniedImageCopying")).To(HaveLen(1))
+	})
+
+	It("is woken by a flip of force, by the retry annotation, and by the last finalizer of others", func() {
+		w, _ := runWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
+		w.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{"example.com/backup"} })
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
+		w.deleteAsync(id)
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Pending"))
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("ImageUsingByInstance"))
+		Expect(w.calls("DeleteImage", id)).To(Equal(1))
+		w.change(id, func(image *v1alpha1.CustomImage) {
+			image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: "now"}
+		})
+		Eventually(w.calls).WithArguments("DeleteImage", id).Should(Equal(2))
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Labels = map[string]string{"not": "a-reason"} })
+		Consistently(w.calls).WithArguments("DeleteImage", id).WithTimeout(500 * time.Millisecond).Should(Equal(2))
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.Force = ptr.To(true) })
+		Eventually(w.gone).WithArguments(id).Should(BeTrue())
+	})
+
+	It("does not let a hung connection hold up other objects", func() {
+		w, _ := runWorld(ecssim.Image{ImageID: "m-hung"}, ecssim.Image{ImageID: id})
+		for _, name := range []string{"m-hung", id} {
+			w.createUnseen(name)
+			Eventually(w.readyReason).WithArguments(name).Should(Equal("Available"))
+		}
+		Expect(w.sim.AddFault(ecssim.Fault{ImageID: "m-hung", Kind: ecssim.FaultHang, Times: 1})).To(Succeed())
+		w.deleteAsync("m-hung")
+		Eventually(w.calls).WithArguments("DeleteImage", "m-hung").Should(Equal(1))
+		w.deleteAsync(id)
+		Eventually(w.gone).WithArguments(id).WithTimeout(3 * time.Second).Should(BeTrue())
+		Expect(w.exists("m-hung")).To(BeTrue())
+		Expect(w.gone("m-hung")).To(BeFalse())
+		Eventually(w.gone).WithArguments("m-hung").Should(BeTrue(), "after the time limit of the call")
+	})
+
+	It("says Retrying when ECS cannot be reached for more than one attempt", func() {
+		w, _ := runWorld(ecssim.Image{ImageID: id})
+		w.createUnseen(id)
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
+		Expect(w.sim.AddFault(ecssim.Fault{Kind: ecssim.FaultGarbage, Times: 3})).To(Succeed())
+		w.deleteAsync(id)
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Retrying"))
+		Expect(condition(w.get(id), "Ready").Message).To(HavePrefix("UnusableAnswer: HTTP 502 "))
+		Eventually(w.gone).WithArguments(id).Should(BeTrue())
+	})
+
+	It("finishes the call under way when it is stopped, and records what came of it", func() {
+		w, stop := runWorld(ecssim.Image{ImageID: id})
+		w.createUnseen(id)
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
+		Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.Latency = ecssim.Duration(500 * time.Millisecond) })).To(Succeed())
+		w.deleteAsync(id)
+		Eventually(w.calls).WithArguments("DeleteImage", id).Should(Equal(1))
+		stop()
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
+	})
+})

@@ -1,0 +1,162 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+)
+
+// outcome is what an attempt came to, as the status says it. An outcome without a reason says nothing.
+type outcome struct {
+	kind     string     // ConditionReconciling or ConditionStalled; "" if the object is Ready
+	obstacle string     // the obstacle's condition that is True; "" if ECS reports none
+	unknown  bool       // ECS did not say: obstacles and the error behind them stay as they were
+	reason   string     // of Ready, of kind and of obstacle
+	message  string     // likewise
+	found    *ecs.Image // the image, if ECS showed it
+	class    ecs.Class  // of err
+	err      *ecs.Error // the error behind it, if there is one
+	release  bool       // the object may go: reason and message are those of the event that says so
+}
+
+// failed has the table decide what an error means. An error that is not from ECS is none that a status could
+// explain, and is returned.
+func failed(err error) (outcome, error) {
+	var failure *ecs.Error
+	if !errors.As(err, &failure) {
+		return outcome{}, err
+	}
+	meaning := ecs.Lookup(failure.Code)
+	o := outcome{
+		kind:     v1alpha1.ConditionStalled,
+		obstacle: meaning.Condition,
+		reason:   reasonOf(failure.Code),
+		message:  fmt.Sprintf("%s: %s %s", failure.Code, failure.Message, meaning.Advice),
+		class:    meaning.Class,
+		err:      failure,
+	}
+	switch meaning.Class {
+	case ecs.Waiting:
+		o.kind = v1alpha1.ConditionReconciling
+	case ecs.Throttled:
+		o.kind, o.reason, o.unknown = v1alpha1.ConditionReconciling, v1alpha1.ReasonThrottled, true
+	case ecs.Transient:
+		o.kind, o.reason, o.unknown = v1alpha1.ConditionReconciling, v1alpha1.ReasonRetrying, true
+	}
+	return o, nil
+}
+
+// apply changes the status to what the outcome says.
+func (o outcome) apply(image *v1alpha1.CustomImage, now metav1.Time) {
+	status := &image.Status
+	o.set(image, now, v1alpha1.ConditionReady, o.kind == "")
+	for _, kind := range []string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
+		// Its transition time tells how long this reason has been in force, so another reason starts anew.
+		c := meta.FindStatusCondition(status.Conditions, kind)
+		if c != nil && (kind != o.kind || c.Reason != o.reason) {
+			meta.RemoveStatusCondition(&status.Conditions, kind)
+		}
+	}
+	if o.kind != "" {
+		o.set(image, now, o.kind, true)
+	}
+	if !o.unknown {
+		o.applyObstacle(image, now)
+	}
+	status.ObservedGeneration = ptr.To(image.Generation)
+	status.LastHandledRetryAt = retryAt(image)
+	if o.found != nil {
+		status.Image = imageStatus(o.found)
+		status.LastSyncTime = &now
+	}
+}
+
+// applyObstacle makes the one obstacle True that ECS reported, if it did, and clears all others.
+func (o outcome) applyObstacle(image *v1alpha1.CustomImage, now metav1.Time) {
+	cleared := outcome{reason: v1alpha1.ReasonCleared, message: "ECS reports this no longer."}
+	for _, obstacle := range v1alpha1.Obstacles {
+		if obstacle == o.obstacle {
+			o.set(image, now, obstacle, true)
+		} else if meta.IsStatusConditionTrue(image.Status.Conditions, obstacle) {
+			cleared.set(image, now, obstacle, false)
+		}
+	}
+	old := image.Status.LastError
+	image.Status.LastError = nil
+	if o.err == nil {
+		return
+	}
+	image.Status.LastError = &v1alpha1.LastError{Code: clip(o.err.Code, 256), Message: clip(o.err.Message, 1024),
+		RequestID: clip(o.err.RequestID, 128), Time: &now}
+	if old != nil && old.Code == o.err.Code && old.Message == image.Status.LastError.Message {
+		image.Status.LastError = old // what is new is the time and the request ID alone
+	}
+}
+
+func (o outcome) set(image *v1alpha1.CustomImage, now metav1.Time, kind string, value bool) {
+	status := metav1.ConditionFalse
+	if value {
+		status = metav1.ConditionTrue
+	}
+	meta.SetStatusCondition(&image.Status.Conditions, metav1.Condition{Type: kind, Status: status, Reason: o.reason,
+		Message: o.message, ObservedGeneration: image.Generation, LastTransitionTime: now})
+}
+
+// eventType is Normal if nobody has to know anything in a hurry.
+func (o outcome) eventType() string {
+	if o.kind == v1alpha1.ConditionStalled || o.unknown || o.reason == v1alpha1.EventNotFound {
+		return corev1.EventTypeWarning
+	}
+	return corev1.EventTypeNormal
+}
+
+func readyReason(image *v1alpha1.CustomImage) string {
+	if ready := meta.FindStatusCondition(image.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
+		return ready.Reason
+	}
+	return ""
+}
+
+// reasonOf makes a condition's reason from an ECS code: the code without whatever a reason may not hold.
+func reasonOf(code string) string {
+	return clip(strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
+			return c
+		}
+		return -1
+	}, code), 256)
+}
+
+// imageStatus keeps of an image what the status holds, cut to the lengths that the API allows: a status that
+// the API server refused would leave the object without a word.
+func imageStatus(found *ecs.Image) *v1alpha1.ImageStatus {
+	status := &v1alpha1.ImageStatus{
+		Name:        clip(found.Name, 256),
+		Family:      clip(found.Family, 256),
+		SizeGiB:     ptr.To(max(0, found.SizeGiB)),
+		State:       clip(found.Status, 64),
+		Usage:       clip(found.Usage, 64),
+		OwnerID:     clip(found.OwnerID, 64),
+		SnapshotIDs: found.SnapshotIDs[:min(len(found.SnapshotIDs), 64)],
+	}
+	if !found.CreationTime.IsZero() {
+		status.CreationTime = ptr.To(metav1.NewTime(found.CreationTime))
+	}
+	return status
+}
+
+// clip cuts a text to so many bytes.
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "")
+}

@@ -1,0 +1,321 @@
+package openapi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+)
+
+var sprintf = fmt.Sprintf
+
+var testCall = Call{Product: "ecs", Version: "2014-05-26", Action: "DeleteImage", Region: "cn-hangzhou",
+	Query: url.Values{"ImageId": {"m-bp1"}, "RegionId": {"cn-hangzhou"}}}
+
+func testClient(endpoint string, change ...func(*Config)) *Client {
+	config := Config{
+		Credentials: func(context.Context) (Credentials, error) {
+			return Credentials{AccessKeyID: "canary-id", AccessKeySecret: "canary-secret", SecurityToken: "canary-token"}, nil
+		},
+		Endpoints: Endpoints{Override: endpoint},
+		Timeout:   5 * time.Second,
+		Clock:     clock.RealClock{},
+	}
+	for _, f := range change {
+		f(&config)
+	}
+	return New(config)
+}
+
+func answering(t *testing.T, status int, contentType, body string, headers ...string) *httptest.Server {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		for i := 0; i+1 < len(headers); i += 2 {
+			w.Header().Set(headers[i], headers[i+1])
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}))
+	t.Cleanup(server.Close)
+	return server
+}
+
+const someID = "CEF72CEB-54B6-4AE8-B225-F876FF7BA984"
+
+func TestASuccessIsA2xxWithARequestIDAndNothingElse(t *testing.T) {
+	for name, answer := range map[string]struct {
+		status int
+		body   string
+		want   *Error // nil for a success
+	}{
+		"JSON":                    {200, `{"RequestId":"` + someID + `"}`, nil},
+		"XML":                     {200, `<?xml version="1.0"?><DeleteImageResponse><RequestId>` + someID + `</RequestId></DeleteImageResponse>`, nil},
+		"202":                     {202, `{"RequestId":"` + someID + `"}`, nil},
+		"an empty body":           {200, ``, &Error{Code: CodeUnusableAnswer, Message: "HTTP 200 with an empty body."}},
+		"no RequestId":            {200, `{}`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 200 with a body without RequestId or Code."}},
+		"an empty RequestId":      {200, `{"RequestId":""}`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 200 with a body without RequestId or Code."}},
+		"a 200 of a login page":   {200, `<html><body>Log in</body></html>`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 200 with a body without RequestId or Code."}},
+		"an HTML 502":             {502, `<html><body><h1>502</h1><hr></body></html>`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 502 with a body that is neither JSON nor XML of the gateway."}},
+		"text":                    {503, `upstream connect error`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 503 with a body that is neither JSON nor XML of the gateway."}},
+		"a redirect":              {302, ``, &Error{Code: CodeUnusableAnswer, Message: "HTTP 302 with an empty body."}},
+		"an error without a code": {403, `{"RequestId":"` + someID + `"}`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 403 with a body without RequestId or Code."}},
+		"a JSON error": {403, `{"RequestId":"` + someID + `","HostId":"h","Code":"ImageUsingByInstance","Message":"In use.","Recommend":"r"}`,
+			&Error{Code: "ImageUsingByInstance", Message: "In use.", RequestID: someID}},
+		"an XML error": {403, `<?xml version="1.0"?><Error><RequestId>` + someID + `</RequestId><HostId>h</HostId><Code>ImageUsingByInstance</Code><Message>In use.</Message></Error>`,
+			&Error{Code: "ImageUsingByInstance", Message: "In use.", RequestID: someID}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			server := answering(t, answer.status, "application/json", answer.body, "Location", "/elsewhere")
+			requestID, err := testClient(server.URL).Do(context.Background(), testCall, nil)
+			if answer.want == nil {
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(requestID).To(Equal(someID))
+				return
+			}
+			got := &Error{}
+			g.Expect(errors.As(err, &got)).To(BeTrue())
+			g.Expect(got.HTTPStatus).To(Equal(answer.status))
+			g.Expect(got.Code).To(Equal(answer.want.Code))
+			g.Expect(got.Message).To(Equal(answer.want.Message))
+			if answer.want.RequestID != "" {
+				g.Expect(got.RequestID).To(Equal(answer.want.RequestID))
+			}
+		})
+	}
+}
+
+func TestTheTextOfAnErrorIsTheSameForTheSameFailure(t *testing.T) {
+	g := NewWithT(t)
+	for _, text := range []string{
+		"In use.",
+		"In use. " + someID,
+		"In use., request id: " + someID,
+		"In use. RequestId:" + strings.ToLower(someID),
+		"In use. (Request ID: 11111111-2222-3333-4444-555555555555)",
+	} {
+		g.Expect(stableText(text, someID)).To(Equal("In use."), text)
+	}
+	g.Expect(stableText("id: not-a-uuid", "not-a-uuid")).NotTo(ContainSubstring("not-a-uuid"))
+	g.Expect(len(stableText(strings.Repeat("ä", 5000), ""))).To(BeNumerically("<=", maxMessage+len("…")))
+}
+
+func TestTheWaitOfAThrottleIsReadFromItsHeaders(t *testing.T) {
+	for name, test := range map[string]struct {
+		headers []string
+		want    time.Duration
+	}{
+		"of the action":  {[]string{"x-ratelimit-user-api", "Limit:1,Remain:0,TimeLeft:2000,Reset:1234"}, 2 * time.Second},
+		"of the account": {[]string{"x-ratelimit-user", "Limit:1,Remain:0,TimeLeft:1500,Reset:1234"}, 1500 * time.Millisecond},
+		"the longer":     {[]string{"x-ratelimit-user", "TimeLeft:1500", "x-ratelimit-user-api", "TimeLeft:100"}, 1500 * time.Millisecond},
+		"the newer":      {[]string{"x-acs-retry-after", "700"}, 700 * time.Millisecond},
+		"no header":      {nil, 20 * time.Second}, // the rest of the minute
+		"nonsense":       {[]string{"x-acs-retry-after", "soon", "x-ratelimit-user", "TimeLeft:-5"}, 20 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			now := clocktesting.NewFakeClock(time.Date(2024, 1, 2, 3, 4, 40, 0, time.UTC))
+			var calls atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				calls.Add(1)
+				for i := 0; i+1 < len(test.headers); i += 2 {
+					w.Header().Set(test.headers[i], test.headers[i+1])
+				}
+				w.WriteHeader(http.StatusBadRequest)
+				_, _ = io.WriteString(w, `{"RequestId":"`+someID+`","Code":"Throttling.User","Message":"Slow down."}`)
+			}))
+			defer server.Close()
+			client := testClient(server.URL, func(c *Config) { c.Clock = now })
+			got := &Error{}
+			_, err := client.Do(context.Background(), testCall, nil)
+			g.Expect(errors.As(err, &got)).To(BeTrue())
+			g.Expect(got.Wait).To(Equal(test.want))
+
+			now.Step(test.want - time.Millisecond)
+			_, err = client.Do(context.Background(), testCall, nil)
+			g.Expect(errors.As(err, &got)).To(BeTrue())
+			g.Expect(got.Wait).To(Equal(time.Millisecond))
+			g.Expect(calls.Load()).To(BeEquivalentTo(1), "the gate is closed")
+			other := testCall
+			other.Region = "cn-beijing"
+			_, _ = client.Do(context.Background(), other, nil)
+			g.Expect(calls.Load()).To(BeEquivalentTo(2), "another region has a quota of its own")
+			now.Step(time.Millisecond)
+			_, _ = client.Do(context.Background(), testCall, nil)
+			g.Expect(calls.Load()).To(BeEquivalentTo(3), "the gate is open")
+		})
+	}
+}
+
+func TestARedirectIsNotFollowed(t *testing.T) {
+	g := NewWithT(t)
+	var followed atomic.Bool
+	mux := http.NewServeMux()
+	mux.HandleFunc("/elsewhere", func(w http.ResponseWriter, _ *http.Request) {
+		followed.Store(true)
+		_, _ = io.WriteString(w, `{"RequestId":"`+someID+`"}`)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	_, err := testClient(server.URL).Do(context.Background(), testCall, nil)
+	g.Expect(ErrorCode(err)).To(Equal(CodeUnusableAnswer))
+	g.Expect(followed.Load()).To(BeFalse())
+}
+
+func TestAConnectionThatHangsIsGivenUp(t *testing.T) {
+	g := NewWithT(t)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer server.Close()
+	_, err := testClient(server.URL, func(c *Config) { c.Timeout = 100 * time.Millisecond }).Do(context.Background(), testCall, nil)
+	g.Expect(err).To(MatchError("NoAnswer: No answer within 100ms."))
+	g.Expect(errors.Is(err, context.DeadlineExceeded)).To(BeTrue())
+}
+
+func TestAnAnswerThatBreaksOffIsNoSuccess(t *testing.T) {
+	g := NewWithT(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = io.WriteString(w, `{"RequestId":"`+someID+`"}`)
+	}))
+	defer server.Close()
+	_, err := testClient(server.URL).Do(context.Background(), testCall, nil)
+	g.Expect(ErrorCode(err)).To(Equal(CodeNoAnswer))
+}
+
+func TestTheErrorOfABrokenConnectionNamesNoPort(t *testing.T) {
+	g := NewWithT(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	g.Expect(err).NotTo(HaveOccurred())
+	address := listener.Addr().String()
+	g.Expect(listener.Close()).To(Succeed())
+	_, err = testClient("http://"+address).Do(context.Background(), testCall, nil)
+	g.Expect(err).To(MatchError("NoAnswer: The connection failed: connection refused."))
+}
+
+func TestTheErrorOfAHostNameNamesNoServer(t *testing.T) {
+	g := NewWithT(t)
+	_, err := testClient("http://ecs.invalid:80").Do(context.Background(), testCall, nil)
+	g.Expect(err).To(MatchError("NoAnswer: The host name ecs.invalid does not resolve."))
+}
+
+// A deletion that took effect and whose answer was lost must not be sent again behind the caller's back.
+func TestACallIsSentOnceAlthoughTheConnectionBreaks(t *testing.T) {
+	g := NewWithT(t)
+	var calls atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) > 1 {
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(w, `{"RequestId":"`+someID+`"}`)
+	}))
+	defer server.Close()
+	client := testClient(server.URL)
+	_, err := client.Do(context.Background(), testCall, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = client.Do(context.Background(), testCall, nil) // on the connection that was kept
+	g.Expect(ErrorCode(err)).To(Equal(CodeNoAnswer))
+	g.Expect(calls.Load()).To(BeEquivalentTo(2))
+}
+
+func TestNoErrorHoldsAKeyATokenOrASignature(t *testing.T) {
+	g := NewWithT(t)
+	var signature atomic.Value
+	handlers := []http.HandlerFunc{
+		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
+		func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"RequestId":"r","Code":"SignatureDoesNotMatch","Message":"No."}`)
+		},
+	}
+	var next atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, s, _ := strings.Cut(r.Header.Get("Authorization"), "Signature=")
+		signature.Store(s)
+		handlers[next.Load()](w, r)
+	}))
+	defer server.Close()
+	client := testClient(server.URL, func(c *Config) { c.Timeout = 200 * time.Millisecond })
+	for i := range handlers {
+		next.Store(int32(i))
+		_, err := client.Do(context.Background(), testCall, nil)
+		for ; err != nil; err = errors.Unwrap(err) {
+			g.Expect(fmt.Sprintf("%+v %#v", err, err)).NotTo(Or(ContainSubstring("canary"), ContainSubstring(signature.Load().(string))))
+		}
+	}
+}
+
+func TestSixtyFourCallersReuseTheirConnections(t *testing.T) {
+	g := NewWithT(t)
+	var connections atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"RequestId":"`+someID+`"}`)
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	client := testClient(server.URL)
+	var callers sync.WaitGroup
+	var started, failed atomic.Int32
+	for range 64 {
+		callers.Go(func() {
+			for started.Add(1) <= 10_000 {
+				if _, err := client.Do(context.Background(), testCall, nil); err != nil {
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	g.Expect(failed.Load()).To(BeZero())
+	g.Expect(connections.Load()).To(BeNumerically("<=", 70))
+}
+
+func TestEachCallIsObserved(t *testing.T) {
+	g := NewWithT(t)
+	server := answering(t, 403, "application/json", `{"RequestId":"r","Code":"ImageUseShared","Message":"No."}`)
+	var seen bytes.Buffer
+	client := testClient(server.URL, func(c *Config) {
+		c.Observe = func(action, code string, _ time.Duration) { fmt.Fprint(&seen, action, " ", code) }
+	})
+	_, err := client.Do(context.Background(), testCall, nil)
+	g.Expect(err).To(HaveOccurred())
+	g.Expect(seen.String()).To(Equal("DeleteImage ImageUseShared"))
+}
+
+func TestEndpoints(t *testing.T) {
+	g := NewWithT(t)
+	g.Expect(Endpoints{}.url("ecs", "cn-hangzhou")).To(Equal("https://ecs-cn-hangzhou.aliyuncs.com"))
+	g.Expect(Endpoints{}.url("ecs", "eu-central-1")).To(Equal("https://ecs.eu-central-1.aliyuncs.com"))
+	g.Expect(Endpoints{VPC: true}.url("ecs", "cn-hangzhou")).To(Equal("https://ecs-vpc.cn-hangzhou.aliyuncs.com"))
+	g.Expect(Endpoints{Override: "http://127.0.0.1:8089/"}.url("ecs", "cn-hangzhou")).To(Equal("http://127.0.0.1:8089"))
+	for _, good := range []string{"", "http://127.0.0.1:8089", "https://ecs.example/"} {
+		g.Expect(Endpoints{Override: good}.Validate()).To(Succeed(), good)
+	}
+	for _, bad := range []string{"127.0.0.1:8089", "ftp://x", "http://", "https://x/path", "https://x?y", "https://u:p@x"} {
+		g.Expect(Endpoints{Override: bad}.Validate()).To(MatchError(ContainSubstring("want https://HOST")), bad)
+	}
+}
