@@ -59,6 +59,7 @@ func (s *settings) run() error {
 		return fmt.Errorf("create the manager: %w", err)
 	}
 	s.api.Credentials = credentials.FromEnvironment(os.Getenv)
+	s.api.Connections = s.images.MaxConcurrentReconciles
 	s.api.Clock = clock.RealClock{}
 	s.api.UserAgent = "ecs-image-gc/" + version()
 	s.api.Observe = controller.ObserveECSCall

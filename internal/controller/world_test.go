@@ -92,9 +92,10 @@ func clientConfig(sim *ecssim.Server, c clock.PassiveClock) openapi.Config {
 		Credentials: func(context.Context) (openapi.Credentials, error) {
 			return openapi.Credentials{AccessKeyID: "test-id", AccessKeySecret: "test-secret"}, nil
 		},
-		Endpoints: openapi.Endpoints{Override: server.URL},
-		Timeout:   time.Second,
-		Clock:     c,
+		Endpoints:   openapi.Endpoints{Override: server.URL},
+		Timeout:     time.Second,
+		Connections: 64,
+		Clock:       c,
 	}
 }
 

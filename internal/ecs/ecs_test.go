@@ -27,9 +27,10 @@ func clientOf(t *testing.T, handler http.Handler) *ecs.Client {
 		Credentials: func(context.Context) (openapi.Credentials, error) {
 			return openapi.Credentials{AccessKeyID: "test-id", AccessKeySecret: "test-secret"}, nil
 		},
-		Endpoints: openapi.Endpoints{Override: server.URL},
-		Timeout:   5 * time.Second,
-		Clock:     clock.RealClock{},
+		Endpoints:   openapi.Endpoints{Override: server.URL},
+		Timeout:     5 * time.Second,
+		Connections: 64,
+		Clock:       clock.RealClock{},
 	}))
 }
 

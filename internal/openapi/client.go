@@ -22,10 +22,6 @@ import (
 // maxBody bounds what is read of an answer, in bytes: a page of 100 images is below 1 MiB.
 const maxBody = 16 << 20
 
-// idleConnections is how many connections to one endpoint are kept for the next calls, at least as many as
-// there are concurrent callers by default, so that none of them opens a new one for each call.
-const idleConnections = 64
-
 // Call is one request to an operation. All parameters go into the query.
 type Call struct {
 	Product string // as in the host name: ecs
@@ -48,6 +44,9 @@ type Config struct {
 	Endpoints   Endpoints
 	// Timeout is how long one call may take. Below 40 s a slow DeleteImage would look like a failure.
 	Timeout time.Duration
+	// Connections is how many connections to one endpoint there may be; further callers wait. As many as there
+	// are concurrent callers is right: all are kept, and none is opened in vain.
+	Connections int
 	// UserAgent names this program and its version to Alibaba Cloud.
 	UserAgent string
 	// Observe may be nil.
@@ -67,7 +66,8 @@ type Client struct {
 func New(config Config) *Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConns = 0 // no limit over all endpoints together
-	transport.MaxIdleConnsPerHost = idleConnections
+	transport.MaxIdleConnsPerHost = config.Connections
+	transport.MaxConnsPerHost = config.Connections
 	return &Client{
 		Config: config,
 		http: &http.Client{

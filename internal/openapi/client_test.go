@@ -31,9 +31,10 @@ func testClient(endpoint string, change ...func(*Config)) *Client {
 		Credentials: func(context.Context) (Credentials, error) {
 			return Credentials{AccessKeyID: "canary-id", AccessKeySecret: "canary-secret", SecurityToken: "canary-token"}, nil
 		},
-		Endpoints: Endpoints{Override: endpoint},
-		Timeout:   5 * time.Second,
-		Clock:     clock.RealClock{},
+		Endpoints:   Endpoints{Override: endpoint},
+		Timeout:     5 * time.Second,
+		Connections: 64,
+		Clock:       clock.RealClock{},
 	}
 	for _, f := range change {
 		f(&config)
