@@ -1,0 +1,165 @@
+package ecssim_test
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+)
+
+const fullScenario = `
+accountID: "1234567890123456"
+accessKeys: [{id: demo-id, secret: demo-secret}]
+accounts: [{accountID: "2", accessKeys: [{id: other-id, secret: other-secret, inactive: true}]}]
+latency: 100ms
+quotas: {DeleteImage: 200/60s}
+unknownImage: Ignore
+deletionDelay: 3s
+images:
+- {imageID: m-bp1free, regionID: cn-hangzhou, name: web-1, family: web, sizeGiB: 20,
+   creationTime: "2024-01-02T03:04:05Z", status: Deprecated, usedBy: [i-bp1a], sharedWith: ["1098"],
+   public: true, copying: 30s, importing: 0s, exporting: forever, creating: 1h,
+   snapshotIDs: [s-bp1a], tags: {team: web}}
+- {imageID: m-bp1plain, regionID: cn-shanghai}
+- {imageID: m-bp2, regionID: cn-shanghai, accountID: "2"}
+`
+
+func TestAScenarioIsReadWhole(t *testing.T) {
+	s, err := ecssim.ParseScenario([]byte(fullScenario))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Latency != ecssim.Duration(100*time.Millisecond) || s.DeletionDelay != ecssim.Duration(3*time.Second) ||
+		s.UnknownImage != ecssim.UnknownIgnored || !s.Accounts[0].AccessKeys[0].Inactive {
+		t.Errorf("settings: %+v", s)
+	}
+	if want := (ecssim.Quota{Limit: 200, Window: ecssim.Duration(time.Minute)}); s.Quotas["DeleteImage"] != want {
+		t.Errorf("quotas: %v", s.Quotas)
+	}
+	free := s.Images[0]
+	if free.Exporting != ecssim.Forever || free.Creating != ecssim.Duration(time.Hour) || free.Tags["team"] != "web" ||
+		!free.CreationTime.Equal(time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)) || free.SizeGiB != 20 {
+		t.Errorf("image: %+v", free)
+	}
+}
+
+func TestTheDefaultsOfAnImage(t *testing.T) {
+	s := start(t, image("m-bp1"))
+	got, found := s.Image("m-bp1")
+	if !found || got.Name != "m-bp1" || got.Status != "Available" || got.SizeGiB != 40 || got.AccountID != account ||
+		!got.CreationTime.Equal(noon) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestTheExampleScenarioIsValid(t *testing.T) {
+	data, err := os.ReadFile("../../hack/ecssim/scenario.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ecssim.ParseScenario(data); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnErrorInAScenarioNamesItsField(t *testing.T) {
+	const (
+		base = "accountID: '1'\naccessKeys: [{id: a, secret: b}]\n"
+		one  = base + "images: [{imageID: m-1, regionID: cn-hangzhou, "
+	)
+	for name, test := range map[string]struct{ yaml, want string }{
+		"no YAML":                      {"{", "YAML"},
+		"nothing":                      {"", "accessKeys"},
+		"no keys":                      {"accountID: '1'", "accessKeys"},
+		"keys without an account":      {"accessKeys: [{id: a, secret: b}]", "accountID"},
+		"an account that is no number": {"accountID: me\naccessKeys: [{id: a, secret: b}]", "accountID"},
+		"a key without a secret":       {"accountID: '1'\naccessKeys: [{id: a}]", "accessKeys[0]"},
+		"a key twice": {base + "accounts: [{accountID: '2', accessKeys: [{id: a, secret: c}]}]",
+			"accessKeys[0] of 2"},
+		"an unknown field":             {base + "image: []", `"image"`},
+		"an unknown field of an image": {one + "colour: red}]", `"colour"`},
+		"a field twice":                {base + "latency: 1s\nlatency: 2s", `"latency"`},
+		"a duration without a unit":    {base + "latency: '5'", "latency"},
+		"a duration that is a number":  {base + "latency: 5", "latency"},
+		"a negative duration":          {one + "copying: -1s}]", "images.copying"},
+		"a bad quota":                  {base + "quotas: {DeleteImage: many}", "quotas"},
+		"a quota without a window":     {base + "quotas: {DeleteImage: 5/0s}", "quotas.DeleteImage"},
+		"a quota of no action":         {base + "quotas: {DropImage: 5/1s}", "quotas.DropImage"},
+		"a bad unknownImage":           {base + "unknownImage: Maybe", "unknownImage"},
+		"a bad creationTime":           {one + "creationTime: now}]", "creationTime"},
+		"no imageID":                   {base + "images: [{regionID: cn-hangzhou}]", "images[0].imageID"},
+		"an imageID twice":             {one + "}, {imageID: m-1, regionID: cn-hangzhou}]", "images[1].imageID"},
+		"no regionID":                  {base + "images: [{imageID: m-1}]", "images[0].regionID"},
+		"an unknown owner":             {one + "accountID: '7'}]", "images[0].accountID"},
+		"a bad status":                 {one + "status: Fine}]", "images[0].status"},
+		"a short name":                 {one + "name: x}]", "images[0].name"},
+		"a negative size":              {one + "sizeGiB: -1}]", "images[0].sizeGiB"},
+		"a size that is no number":     {one + "sizeGiB: big}]", "images.sizeGiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := ecssim.ParseScenario([]byte(test.yaml))
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want an error with %s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestDurationsAreWrittenAsTheyAreRead(t *testing.T) {
+	for text, d := range map[string]ecssim.Duration{
+		`"30s"`: ecssim.Duration(30 * time.Second), `"forever"`: ecssim.Forever, `"0s"`: 0,
+	} {
+		if got, err := json.Marshal(d); err != nil || string(got) != text {
+			t.Errorf("%v was written as %s, %v", time.Duration(d), got, err)
+		}
+	}
+}
+
+func TestNewLeavesTheCallersScenarioAlone(t *testing.T) {
+	images := []ecssim.Image{image("m-bp1", func(i *ecssim.Image) { i.Tags = map[string]string{"team": "web"} })}
+	s := start(t, images...)
+	images[0].Tags["team"] = "changed"
+	if got, _ := s.Image("m-bp1"); got.Tags["team"] != "web" {
+		t.Error("the server shares the caller's map")
+	}
+	if images[0].Name != "" {
+		t.Errorf("the caller's image became %+v", images[0])
+	}
+}
+
+func TestNewRefusesABadScenario(t *testing.T) {
+	if _, err := ecssim.New(ecssim.Scenario{}, nil); err == nil || !strings.Contains(err.Error(), "accessKeys") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAScenarioChangesWhileTheServerRuns(t *testing.T) {
+	s := start(t)
+	err := s.Configure(func(c *ecssim.Scenario) {
+		c.UnknownImage = ecssim.UnknownIgnored
+		c.Quotas = map[string]ecssim.Quota{"DeleteImage": {Limit: 9, Window: ecssim.Forever}}
+		c.Images = []ecssim.Image{image("m-bp1")}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.v3("DeleteImage", "ImageId=m-none"); got.status != 200 {
+		t.Errorf("unknownImage was not changed: %+v", got)
+	}
+	if _, found := s.Image("m-bp1"); !found {
+		t.Error("the image was not put")
+	}
+	err = s.Configure(func(c *ecssim.Scenario) {
+		c.UnknownImage = "Maybe"
+		c.Quotas["DeleteImage"] = ecssim.Quota{Limit: 0, Window: ecssim.Forever}
+	})
+	if err == nil {
+		t.Error("a bad change was taken")
+	}
+	if got := s.v3("DeleteImage", "ImageId=m-none"); got.status != 200 {
+		t.Errorf("a bad change had an effect: %+v", got)
+	}
+}
