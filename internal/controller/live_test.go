@@ -133,6 +133,18 @@ var _ = Describe("The status", func() {
 		Expect(w.events()).To(HaveLen(1))
 	})
 
+	It("is written once for a wrong secret, of which ECS tells in other words each time", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.AccessKeys[0].Secret = "another-secret" })).To(Succeed())
+		w.create(id)
+		first := w.get(id)
+		Expect(condition(first, "Ready").Reason).To(Equal("SignatureDoesNotMatch"))
+		for range 20 {
+			w.attemptWhenDue(id)
+		}
+		Expect(w.get(id).ResourceVersion).To(Equal(first.ResourceVersion))
+	})
+
 	It("is not written again for a live image of which nothing is new", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)

@@ -64,7 +64,7 @@ var Meanings = []Meaning{
 	{"ImageIsCreating", "403", Waiting, v1alpha1.ConditionCreating, adviceWait + "the image is complete."},
 	{"*.ImageIsCreating", "403", Waiting, v1alpha1.ConditionCreating, adviceWait + "the image is complete."},
 	{CodeImageNotFound, "404", Gone, v1alpha1.ConditionNotFound,
-		"Check imageID, regionID and the account of the access key. Deleting this object deletes nothing."},
+		"Check imageID, regionID and the account of the access key. While it is so, deleting this object deletes no image."},
 
 	{openapi.CodeNoCredentials, "", Denied, v1alpha1.ConditionDenied, adviceKey},
 	{"InvalidAccessKeyId.NotFound", "404, 400", Denied, v1alpha1.ConditionDenied, adviceKey},
@@ -111,7 +111,8 @@ const CodeImageNotFound = "InvalidImageId.NotFound"
 const (
 	adviceGrant = "Grant the key's RAM user or role ecs:DeleteImage on this image and ecs:DescribeImages on " +
 		"the images of the region."
-	adviceInvalid   = "Check spec and the operator's flags; the annotation ecs.imagegc.io/release lets the object go."
+	adviceInvalid = "Check spec and the operator's flags. To let a deleted object go and leave the image, annotate it " +
+		"with ecs.imagegc.io/release and its imageID."
 	adviceThrottled = "It is tried again when the quota is renewed."
 	adviceRetried   = "It is tried again."
 )

@@ -117,7 +117,7 @@ func (c *Client) attempt(ctx context.Context, call Call, credentials Credentials
 	if err != nil {
 		return "", c.connectionError(err)
 	}
-	return decode(response, body, out)
+	return decode(response, body, credentials.AccessKeyID, out)
 }
 
 // request builds a signed POST. It is a POST because net/http repeats a GET by itself when a kept connection

@@ -109,11 +109,13 @@ func TestTheTextOfAnErrorIsTheSameForTheSameFailure(t *testing.T) {
 		"In use., request id: " + someID,
 		"In use. RequestId:" + strings.ToLower(someID),
 		"In use. (Request ID: 11111111-2222-3333-4444-555555555555)",
+		"In use. server string to sign is:ACS3-HMAC-SHA256\n06563a9e1b43f5dfe96b81484da74bce",
 	} {
-		g.Expect(stableText(text, someID)).To(Equal("In use."), text)
+		g.Expect(stableText(text, someID, "an-id")).To(Equal("In use."), text)
 	}
-	g.Expect(stableText("id: not-a-uuid", "not-a-uuid")).NotTo(ContainSubstring("not-a-uuid"))
-	g.Expect(len(stableText(strings.Repeat("ä", 5000), ""))).To(BeNumerically("<=", maxMessage+len("…")))
+	g.Expect(stableText("id: not-a-uuid", "not-a-uuid", "")).NotTo(ContainSubstring("not-a-uuid"))
+	g.Expect(stableText("The key canary-id is unknown.", "", "canary-id")).NotTo(ContainSubstring("canary-id"))
+	g.Expect(len(stableText(strings.Repeat("ä", 5000), "", ""))).To(BeNumerically("<=", maxMessage+len("…")))
 }
 
 func TestTheWaitOfAThrottleIsReadFromItsHeaders(t *testing.T) {
@@ -243,9 +245,10 @@ func TestNoErrorHoldsAKeyATokenOrASignature(t *testing.T) {
 		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
 		func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-		func(w http.ResponseWriter, _ *http.Request) {
+		func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
-			_, _ = io.WriteString(w, `{"RequestId":"r","Code":"SignatureDoesNotMatch","Message":"No."}`)
+			_, _ = io.WriteString(w, `{"RequestId":"r","Code":"SignatureDoesNotMatch","Message":"No, `+
+				`canary-id. server string to sign is:`+r.Header.Get("Authorization")+`"}`)
 		},
 	}
 	var next atomic.Int32

@@ -72,7 +72,7 @@ type envelope struct {
 }
 
 // decode tells a success from everything else: it is a 2xx with a RequestId in its body, and nothing but that.
-func decode(response *http.Response, body []byte, out any) (string, error) {
+func decode(response *http.Response, body []byte, accessKeyID string, out any) (string, error) {
 	var answer envelope
 	parsed := unmarshal(body, &answer)
 	ok := response.StatusCode/100 == 2
@@ -88,7 +88,7 @@ func decode(response *http.Response, body []byte, out any) (string, error) {
 	case !ok && parsed == nil && answer.Code != "":
 		return "", &Error{
 			Code:       answer.Code,
-			Message:    stableText(answer.Message, answer.RequestID),
+			Message:    stableText(answer.Message, answer.RequestID, accessKeyID),
 			RequestID:  answer.RequestID,
 			HTTPStatus: response.StatusCode,
 			Wait:       throttleWait(response.Header),
@@ -119,15 +119,25 @@ func unmarshal(body []byte, out any) error {
 	return json.Unmarshal(body, out)
 }
 
-// A request ID may stand in a message on its own or behind a name.
-var requestIDText = regexp.MustCompile(`(?i)[,;]?\s*(\(?\s*request[ _-]?id\s*[:=]?\s*)?` +
-	`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\)?`)
+// What differs from one failure to the next: a request ID, on its own or behind a name, and the text that a wrong
+// signature is answered with.
+var (
+	requestIDText = regexp.MustCompile(`(?i)[,;]?\s*(\(?\s*request[ _-]?id\s*[:=]?\s*)?` +
+		`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\)?`)
+	stringToSignText = regexp.MustCompile(`(?is)\s*(the )?server string ?to ?sign.*`)
+)
 
-func stableText(message, requestID string) string {
+// stableText keeps of a message what is the same for the same failure, and shows no key.
+func stableText(message, requestID, accessKeyID string) string {
+	message = stringToSignText.ReplaceAllString(message, "")
 	if requestID != "" {
 		message = strings.ReplaceAll(message, requestID, "00000000-0000-0000-0000-000000000000")
 	}
-	message = strings.TrimSpace(requestIDText.ReplaceAllString(message, ""))
+	message = requestIDText.ReplaceAllString(message, "")
+	if accessKeyID != "" {
+		message = strings.ReplaceAll(message, accessKeyID, Credentials{}.String())
+	}
+	message = strings.TrimSpace(message)
 	if len(message) > maxMessage {
 		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
 	}
