@@ -1,0 +1,150 @@
+# `make` lists the targets. Only generate, manifests, docs, fmt and tidy write to tracked files.
+
+# The image that docker-build makes, and that build-installer and deploy put into the manifests.
+IMG ?= $(IMAGE):latest
+# The platforms of docker-build. PUSH=1 pushes the result, since only a registry holds an image of many platforms.
+PLATFORMS ?= linux/amd64,linux/arm64
+# The name that config/manager gives the image.
+IMAGE := imagegc/ecs-image-gc
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# The same everywhere, so that nothing is compiled twice.
+export CGO_ENABLED ?= 0
+
+GO_TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
+MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod hack/*/go.mod test/*/go.mod))
+TEST_MODULES := $(filter-out hack/%,$(MODULES))
+LINT_MODULES := $(TEST_MODULES) hack/golangci-lint
+
+##@ General
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
+
+##@ See it work, on a control plane of its own
+
+.PHONY: demo
+demo: build ## Walk images through every documented error to their deletion, checking each step.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go run ./hack/demo
+
+.PHONY: sandbox
+sandbox: build ## Start what the demo starts, and stay: prints the kubeconfig and what to try.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go run ./hack/demo --sandbox
+
+.PHONY: controlplane
+controlplane: ## Find or make the control plane's binaries, and print their directory.
+	@hack/controlplane.sh
+
+##@ Check, as CI does: verify lint test-race test demo
+
+.PHONY: verify
+verify: bin/golangci-lint ## Fail, and print the diff, if generate, manifests, docs, fmt or tidy change a file.
+	hack/verify.sh generate manifests docs fmt tidy build-installer
+
+.PHONY: lint
+lint: bin/golangci-lint ## Run the linters of .golangci.yml on every module with code in it.
+	@! grep -rnE --include='*.go' '// *nolint' . || { echo 'no nolint: make an exception in .golangci.yml' >&2; exit 1; }
+	for module in $(LINT_MODULES); do (cd $$module && $(CURDIR)/bin/golangci-lint run); done
+
+.PHONY: test
+test: ## Run all tests: unit tests, and envtest against a real kube-apiserver and etcd.
+	assets=$$(hack/controlplane.sh); \
+	for module in $(TEST_MODULES); do KUBEBUILDER_ASSETS=$$assets go -C $$module test ./...; done
+
+# A package counts as envtest if its tests import that, by whatever way.
+.PHONY: test-race
+test-race: ## Run what needs no control plane under the race detector (needs a C compiler).
+	for module in $(TEST_MODULES); do \
+	  packages=$$(go -C $$module list -test -f '{{.ImportPath}} {{.Deps}}' ./... | \
+	    awk '$$1 ~ /\.test$$/ && !/controller-runtime\/pkg\/envtest/ {sub(/\.test$$/, "", $$1); print $$1}'); \
+	  CGO_ENABLED=1 go -C $$module test -race $$packages; \
+	done
+
+##@ Generate
+
+.PHONY: generate
+generate: ## Write the deepcopy methods of the API types.
+	$(GO_TOOL) controller-gen object paths=./api/...
+
+.PHONY: manifests
+manifests: ## Write config/crd/bases and config/rbac/role.yaml from the markers in the code.
+	$(GO_TOOL) controller-gen crd rbac:roleName=manager-role paths=./api/... paths=./internal/... paths=. \
+	  output:crd:dir=config/crd/bases output:rbac:dir=config/rbac
+
+.PHONY: docs
+docs: ## Write docs/reference.md, and the tables in docs and README.md that come from code.
+	$(GO_TOOL) crd-ref-docs --source-path=api --config=hack/tools/crd-ref-docs.yaml --renderer=markdown \
+	  --output-path=docs/reference.md --log-level=ERROR
+	go run ./hack/docs
+
+.PHONY: fmt
+fmt: bin/golangci-lint ## Format the code and its imports.
+	bin/golangci-lint fmt
+
+.PHONY: tidy
+tidy: ## Tidy every module.
+	for module in $(MODULES); do go -C $$module mod tidy; done
+
+##@ Build
+
+.PHONY: build
+build: ## Compile the operator to bin/manager.
+	go build -o bin/manager .
+
+.PHONY: build-ecssim
+build-ecssim: ## Compile the ECS simulator to bin/ecssim.
+	go build -o bin/ecssim ./hack/ecssim
+
+.PHONY: docker-build
+docker-build: ## Build the image IMG for PLATFORMS with docker buildx; PUSH=1 pushes it.
+	docker buildx build --platform $(PLATFORMS) --tag $(IMG) $(if $(PUSH),--push) .
+
+# An overlay made for the occasion names the image, so that no kustomization in config is edited.
+.PHONY: build-installer
+build-installer: ## Write dist/install.yaml, the one file to install from, with the image IMG.
+	rm -rf bin/installer && mkdir -p bin/installer dist
+	cd bin/installer && $(GO_TOOL) kustomize create --resources ../../config/default
+	cd bin/installer && $(GO_TOOL) kustomize edit set image $(IMAGE)=$(IMG)
+	$(GO_TOOL) kustomize build bin/installer >dist/install.yaml
+	@grep -q 'image: $(IMG)$$' dist/install.yaml || { echo 'no image named $(IMAGE) in config/default' >&2; exit 1; }
+
+##@ Use a cluster: that of the current kubectl context
+
+.PHONY: run
+run: build ## Run the operator on this machine; flags in ARGS.
+	bin/manager $(ARGS)
+
+.PHONY: install
+install: ## Install the CRDs.
+	$(GO_TOOL) kustomize build config/crd | kubectl apply --server-side -f -
+
+.PHONY: deploy
+deploy: build-installer ## Install the CRDs and the operator with the image IMG.
+	kubectl apply --server-side -f dist/install.yaml
+
+.PHONY: undeploy
+undeploy: no-customimages build-installer ## Remove the operator and the CRDs; refuses while there are CustomImages.
+	kubectl delete --ignore-not-found --timeout=2m -f dist/install.yaml
+
+.PHONY: uninstall
+uninstall: no-customimages ## Remove the CRDs; refuses while there are CustomImages.
+	$(GO_TOOL) kustomize build config/crd | kubectl delete --ignore-not-found -f -
+
+# Deleting the CRD deletes every CustomImage, and with each one its image. Nobody who takes the operator away
+# has asked for that.
+.PHONY: no-customimages
+no-customimages:
+	@crd=$$(kubectl get crd customimages.ecs.imagegc.io --ignore-not-found -o name); \
+	objects=$${crd:+$$(kubectl get customimages.ecs.imagegc.io --all-namespaces --no-headers)}; \
+	[[ -z $$objects ]] || { printf 'Delete these first, or set their deletionPolicy to Retain and then delete them:\n%s\n' \
+	  "$$objects" >&2; exit 1; }
+
+# Compiled again only when its module changes.
+bin/golangci-lint: $(wildcard hack/golangci-lint/*)
+	@echo 'compiling golangci-lint, about 4 min on two cores' >&2
+	go -C hack/golangci-lint build -ldflags '-s -w' -o $(CURDIR)/$@ .
