@@ -132,7 +132,7 @@ func (w *world) attempt(id string) (ctrl.Result, error) {
 }
 
 // attemptFrom reconciles once with a cache that shows the given object.
-func (w *world) attemptFrom(cached *v1alpha1.CustomImage) (ctrl.Result, error) {
+func (w *world) attemptFrom(cached *v1alpha1.CustomImage) {
 	GinkgoHelper()
 	current := w.Client
 	defer func() { w.Client = current }()
@@ -142,7 +142,8 @@ func (w *world) attemptFrom(cached *v1alpha1.CustomImage) (ctrl.Result, error) {
 			return nil
 		},
 	})
-	return w.Reconcile(context.Background(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(cached)})
+	_, err := w.Reconcile(context.Background(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(cached)})
+	Expect(err).NotTo(HaveOccurred())
 }
 
 // attemptWhenDue lets time pass until the reconciler wants to be called again, and calls it.

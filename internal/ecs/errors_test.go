@@ -75,7 +75,11 @@ func TestTheTableIsComplete(t *testing.T) {
 	conditions := map[string]bool{}
 	for _, meaning := range ecs.Meanings {
 		g.Expect(meaning.Advice).To(HaveSuffix("."), "%s: advice is a full sentence", meaning.Code)
-		g.Expect(meaning.Condition == "").To(Equal(meaning.Class == ecs.Throttled || meaning.Class == ecs.Transient), meaning.Code)
+		if meaning.Class == ecs.Throttled || meaning.Class == ecs.Transient {
+			g.Expect(meaning.Condition).To(BeEmpty(), meaning.Code)
+		} else {
+			g.Expect(v1alpha1.Obstacles).To(ContainElement(meaning.Condition), meaning.Code)
+		}
 		code := strings.Trim(meaning.Code, "*")
 		g.Expect(slices.ContainsFunc(ecs.Meanings, func(other ecs.Meaning) bool {
 			return other.Code != meaning.Code && strings.Trim(other.Code, "*") == code && other.Class != meaning.Class

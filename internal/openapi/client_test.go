@@ -205,11 +205,9 @@ func TestAnAnswerThatBreaksOffIsNoSuccess(t *testing.T) {
 
 func TestTheErrorOfABrokenConnectionNamesNoPort(t *testing.T) {
 	g := NewWithT(t)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	g.Expect(err).NotTo(HaveOccurred())
-	address := listener.Addr().String()
-	g.Expect(listener.Close()).To(Succeed())
-	_, err = testClient("http://"+address).Do(context.Background(), testCall, nil)
+	server := httptest.NewServer(nil)
+	server.Close()
+	_, err := testClient(server.URL).Do(context.Background(), testCall, nil)
 	g.Expect(err).To(MatchError("NoAnswer: The connection failed: connection refused."))
 }
 
@@ -223,7 +221,7 @@ func TestTheErrorOfAHostNameNamesNoServer(t *testing.T) {
 func TestACallIsSentOnceAlthoughTheConnectionBreaks(t *testing.T) {
 	g := NewWithT(t)
 	var calls atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if calls.Add(1) > 1 {
 			panic(http.ErrAbortHandler)
 		}
