@@ -128,21 +128,25 @@ deploy: build-installer ## Install the CRDs and the operator with the image IMG.
 	kubectl apply --server-side -f dist/install.yaml
 
 .PHONY: undeploy
-undeploy: no-customimages build-installer ## Remove the operator and the CRDs; refuses while there are CustomImages.
+undeploy: no-customimages build-installer ## Remove operator, CRDs and namespace; refuses while there are CustomImages.
 	kubectl delete --ignore-not-found --timeout=2m -f dist/install.yaml
 
 .PHONY: uninstall
 uninstall: no-customimages ## Remove the CRDs; refuses while there are CustomImages.
-	$(GO_TOOL) kustomize build config/crd | kubectl delete --ignore-not-found -f -
+	$(GO_TOOL) kustomize build config/crd | kubectl delete --ignore-not-found --timeout=2m -f -
 
 # Deleting the CRD deletes every CustomImage, and with each one its image. Nobody who takes the operator away
 # has asked for that.
 .PHONY: no-customimages
 no-customimages:
 	@crd=$$(kubectl get crd customimages.ecs.imagegc.io --ignore-not-found -o name); \
-	objects=$${crd:+$$(kubectl get customimages.ecs.imagegc.io --all-namespaces --no-headers)}; \
-	[[ -z $$objects ]] || { printf 'Delete these first, or set their deletionPolicy to Retain and then delete them:\n%s\n' \
-	  "$$objects" >&2; exit 1; }
+	objects=$${crd:+$$(kubectl get customimages.ecs.imagegc.io --all-namespaces --no-headers --ignore-not-found)}; \
+	[[ -z $$objects ]] || { printf '%s\n' >&2 \
+	  'There are CustomImages. Removing the CRD would delete them, and with each one its image:' "$$objects" \
+	  'To keep an image, before you delete its object:' \
+	  "  kubectl patch cimg NAME -n NAMESPACE --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'" \
+	  'If no operator runs any more, an object that is being deleted goes, and its image stays, with:' \
+	  "  kubectl patch cimg NAME -n NAMESPACE --type=merge -p '{\"metadata\":{\"finalizers\":null}}'"; exit 1; }
 
 # Compiled again only when its module changes.
 bin/golangci-lint: $(wildcard hack/golangci-lint/*)

@@ -1,0 +1,117 @@
+package install
+
+import (
+	"strconv"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	. "github.com/onsi/gomega/gstruct"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+)
+
+var _ = Describe("The manifests", func() {
+	It("are applied a second time without a conflict or a warning", func(ctx SpecContext) {
+		Expect(apply(ctx, build(ctx, "config/default"))).To(beQuiet())
+	})
+
+	It("are refused if they hold a field that the API server does not know", func(ctx SpecContext) {
+		typo := write("typo.yaml", []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: typo}\ndate: {}\n"))
+		Expect(apply(ctx, typo).stderr).To(ContainSubstring(".date"))
+	})
+
+	It("hold samples that the API server accepts, one for each deletion policy", func(ctx SpecContext) {
+		Expect(apply(ctx, build(ctx, "config/samples"))).To(beQuiet())
+		samples := &unstructured.UnstructuredList{}
+		samples.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("CustomImageList"))
+		Expect(admin.List(ctx, samples, client.InNamespace(namespace))).To(Succeed())
+		policies := map[any]int{}
+		for _, sample := range samples.Items {
+			spec := sample.Object["spec"].(map[string]any)
+			Expect(spec["force"]).To(BeFalse(), "a sample that forces would be copied")
+			policies[spec["deletionPolicy"]]++
+		}
+		Expect(policies).To(And(HaveKey("Delete"), HaveKey("Retain"), HaveLen(2)))
+	})
+
+	It("hold a monitor for Prometheus, and leave it out of the default", func(ctx SpecContext) {
+		built := kustomize(ctx, "build", "config/prometheus")
+		Expect(built).To(beQuiet())
+		Expect(built.stdout).To(ContainSubstring("kind: ServiceMonitor"))
+		Expect(kustomize(ctx, "build", "config/default").stdout).NotTo(ContainSubstring("ServiceMonitor"))
+	})
+
+	It("have the Service and the network policy select the pods, and name a port of theirs", func(ctx SpecContext) {
+		pod := podFromTemplate()
+		ports := map[string]int32{}
+		for _, port := range pod.Spec.Containers[0].Ports {
+			ports[port.Name] = port.ContainerPort
+		}
+		service, policy := &corev1.Service{}, &networkingv1.NetworkPolicy{}
+		Expect(admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name + "-metrics"}, service)).To(Succeed())
+		Expect(labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pod.Labels))).To(BeTrue())
+		Expect(ports).To(HaveKey(service.Spec.Ports[0].TargetPort.String()))
+
+		Expect(admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, policy)).To(Succeed())
+		selected := labels.SelectorFromSet(policy.Spec.PodSelector.MatchLabels)
+		Expect(selected.Matches(labels.Set(pod.Labels))).To(BeTrue())
+		Expect(policy.Spec.Ingress[0].Ports[0].Port.IntVal).To(Equal(ports["metrics"]))
+	})
+})
+
+var _ = Describe("The Deployment", func() {
+	It("makes pods that meet the restricted pod security standard", func(ctx SpecContext) {
+		Expect(admin.Create(ctx, podFromTemplate(), client.DryRunAll)).To(Succeed())
+	})
+
+	It("would not get its pods if they did not, as the namespace's label has it", func(ctx SpecContext) {
+		pod := podFromTemplate()
+		pod.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = nil
+		err := admin.Create(ctx, pod, client.DryRunAll)
+		Expect(apierrors.IsForbidden(err)).To(BeTrue(), "%v", err)
+		Expect(err).To(MatchError(ContainSubstring("restricted")))
+	})
+
+	It("leaves the container nothing to write to", func() {
+		Expect(podFromTemplate().Spec.Containers[0].SecurityContext.ReadOnlyRootFilesystem).To(PointTo(BeTrue()))
+		Expect(podFromTemplate().Spec.Volumes).To(BeEmpty())
+	})
+
+	It("starts without the Secret of the access key", func() {
+		for _, variable := range podFromTemplate().Spec.Containers[0].Env {
+			Expect(variable.ValueFrom.SecretKeyRef.Optional).To(PointTo(BeTrue()), variable.Name)
+		}
+	})
+
+	It("passes flags that the manager knows, and names the ports that it listens on", func(ctx SpecContext) {
+		container := podFromTemplate().Spec.Containers[0]
+		help := run(ctx, manager, append(container.Args, "--help")...)
+		Expect(help.err).NotTo(HaveOccurred(), help.stderr)
+		for _, port := range container.Ports {
+			Expect(help.stderr).To(ContainSubstring(`(default ":` + strconv.Itoa(int(port.ContainerPort)) + `")`))
+		}
+		Expect(run(ctx, manager, "--no-such-flag", "--help").err).To(HaveOccurred(), "the check must be able to fail")
+	})
+})
+
+var _ = DescribeTable("The manager refuses a flag that makes no sense, in words that name the flag",
+	func(ctx SpecContext, flag, value, rule string) {
+		// The kubeconfig is of no cluster: a flag that was let through would be refused for that.
+		refused := run(ctx, manager, "--kubeconfig=nowhere", "--"+flag+"="+value)
+		Expect(refused.err).To(HaveOccurred())
+		Expect(refused.stderr).To(And(ContainSubstring("-"+flag), ContainSubstring(rule)))
+	},
+	Entry(nil, "network", "private", "want public or vpc"),
+	Entry(nil, "ecs-endpoint", "ecs.example", "want https://HOST"),
+	Entry(nil, "request-timeout", "0s", "want more than 0"),
+	Entry(nil, "resync-interval", "-1h", "want more than 0"),
+	Entry(nil, "max-concurrent-reconciles", "0", "want 1 or more"),
+	Entry(nil, "waiting-backoff", "5s", "want the first and the longest wait"),
+	Entry(nil, "blocked-backoff", "10m,30s", "want the first and the longest wait"),
+)
