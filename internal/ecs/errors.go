@@ -100,7 +100,7 @@ var Meanings = []Meaning{
 	{"OperationConflict", "409", Transient, "", adviceRetried},
 	{"SignatureNonceUsed", "400", Transient, "", adviceRetried},
 	{openapi.CodeNoAnswer, "", Transient, "",
-		"It is tried again; if that goes on, check the network between the operator and the ECS endpoint."},
+		"It is tried again; if that goes on, check spec.regionID and the network between the operator and ECS."},
 	{openapi.CodeUnusableAnswer, "", Transient, "",
 		"It is tried again; if that goes on, check the --ecs-endpoint flag, and proxies on the way."},
 }
