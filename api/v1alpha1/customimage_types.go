@@ -15,10 +15,11 @@ const (
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 )
 
-// CustomImageSpec names one custom image and says what deleting the object does to it.
+// CustomImageSpec names one custom image and says what deleting the object
+// does to it.
 type CustomImageSpec struct {
-	// regionID is the region that the image is in, for example cn-hangzhou. It cannot be changed: an image in
-	// another region is another object.
+	// regionID is the region that the image is in, for example cn-hangzhou. It
+	// cannot be changed: an image in another region is another object.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
@@ -26,8 +27,9 @@ type CustomImageSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="regionID is immutable: create another CustomImage for an image in another region"
 	RegionID string `json:"regionID,omitempty"`
 
-	// imageID is the ID of a custom image, for example m-bp67acfmxazb4p0001. Only custom images, whose IDs
-	// begin with m-, can be deleted. It cannot be changed: another image is another object.
+	// imageID is the ID of a custom image, for example m-bp67acfmxazb4p0001.
+	// Only custom images, whose IDs begin with m-, can be deleted. It cannot be
+	// changed: another image is another object.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
@@ -35,15 +37,16 @@ type CustomImageSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="imageID is immutable: create another CustomImage for another image"
 	ImageID string `json:"imageID,omitempty"`
 
-	// force deletes the image although instances use it (the Force parameter of DeleteImage). Those instances
-	// go on running, but their system disks can never be re-initialised again. It does not help against any
-	// other obstacle. Default: false.
+	// force deletes the image although instances use it (the Force parameter of
+	// DeleteImage). Those instances go on running, but their system disks can
+	// never be re-initialised again. It does not help against any other
+	// obstacle. Default: false.
 	// +optional
 	// +kubebuilder:default=false
 	Force *bool `json:"force,omitempty"`
 
-	// deletionPolicy says what deleting this object does to the image: Delete deletes it first, Retain leaves
-	// it. Default: Delete.
+	// deletionPolicy says what deleting this object does to the image: Delete
+	// deletes it first, Retain leaves it. Default: Delete.
 	// +optional
 	// +kubebuilder:default=Delete
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
@@ -72,25 +75,29 @@ type ImageStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	SizeGiB *int32 `json:"sizeGiB,omitempty"`
 
-	// state is the status of the image in ECS, for example Available or Deprecated.
+	// state is the status of the image in ECS, for example Available or
+	// Deprecated.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	State string `json:"state,omitempty"`
 
-	// usage is "instance" while ECS counts instances that use the image, "none" otherwise.
+	// usage is "instance" while ECS counts instances that use the image, "none"
+	// otherwise.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	Usage string `json:"usage,omitempty"`
 
-	// ownerID is the ID of the account that the image was seen in, for example 1234567890123456.
+	// ownerID is the ID of the account that the image was seen in, for example
+	// 1234567890123456.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	OwnerID string `json:"ownerID,omitempty"`
 
-	// snapshotIDs are the snapshots under the image, for example s-bp67acfmxazb4p0001. They survive it.
+	// snapshotIDs are the snapshots under the image, for example
+	// s-bp67acfmxazb4p0001. They survive it.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
@@ -98,9 +105,11 @@ type ImageStatus struct {
 	SnapshotIDs []string `json:"snapshotIDs,omitempty"`
 }
 
-// LastError is the answer of ECS that the obstacle in force was first seen with.
+// LastError is the answer of ECS that the obstacle in force was first seen
+// with.
 type LastError struct {
-	// code is the error code as ECS spells it, for example OperationDenied.ImageCopying.
+	// code is the error code as ECS spells it, for example
+	// OperationDenied.ImageCopying.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
@@ -123,11 +132,12 @@ type LastError struct {
 	Time *metav1.Time `json:"time,omitempty"`
 }
 
-// CustomImageStatus is what the operator knows of the image and of what stands in the way of its deletion.
+// CustomImageStatus is what the operator knows of the image and of what
+// stands in the way of its deletion.
 // +kubebuilder:validation:MinProperties=1
 type CustomImageStatus struct {
-	// observedGeneration is the generation of the object that this status speaks of; -1 until the operator has
-	// seen the object.
+	// observedGeneration is the generation of the object that this status speaks
+	// of; -1 until the operator has seen the object.
 	// +optional
 	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
@@ -136,23 +146,26 @@ type CustomImageStatus struct {
 	// +optional
 	LastSyncTime *metav1.Time `json:"lastSyncTime,omitempty"`
 
-	// image is the image as ECS described it. It stays when the image is gone; an object without it never saw
-	// its image.
+	// image is the image as ECS described it. It stays when the image is gone;
+	// an object without it never saw its image.
 	// +optional
 	Image *ImageStatus `json:"image,omitempty"`
 
-	// lastError is the ECS error behind the obstacle in force, as it was first seen.
+	// lastError is the ECS error behind the obstacle in force, as it was first
+	// seen.
 	// +optional
 	LastError *LastError `json:"lastError,omitempty"`
 
-	// lastHandledRetryAt is the last value of the annotation ecs.imagegc.io/retry-at that was acted upon.
+	// lastHandledRetryAt is the last value of the annotation
+	// ecs.imagegc.io/retry-at that was acted upon.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	LastHandledRetryAt string `json:"lastHandledRetryAt,omitempty"`
 
-	// conditions say how things stand. Ready sums up; Reconciling and Stalled are present only while True;
-	// each documented ECS error has a condition of its own.
+	// conditions say how things stand. Ready sums up; Reconciling and Stalled
+	// are present only while True; each documented ECS error has a condition of
+	// its own.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -160,7 +173,8 @@ type CustomImageStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// CustomImage stands for one custom image on Alibaba Cloud ECS. Deleting the object deletes the image.
+// CustomImage stands for one custom image on Alibaba Cloud ECS. Deleting the
+// object deletes the image.
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=cimg,categories=imagegc

@@ -50,11 +50,11 @@ const (
 // from it. The first row that matches a code counts.
 var Meanings = []Meaning{
 	{"ImageUsingByInstance", "403", Blocked, v1alpha1.ConditionInUse,
-		"Release the instances that use the image, or set spec.force to delete it all the same."},
+		"Release the instances that use the image, and it goes by itself; or set spec.force to delete it all the same."},
 	{"ImageUseShared", "403", Blocked, v1alpha1.ConditionShared,
-		"Stop sharing the image with other accounts (ModifyImageSharePermission); spec.force does not help."},
+		"Stop sharing it with other accounts (ModifyImageSharePermission), and it goes by itself; spec.force does not help."},
 	{"ImageIsPublic", "403", Blocked, v1alpha1.ConditionPublic,
-		"Make the image private (ModifyImageSharePermission with IsPublic=false)."},
+		"Make it private (ModifyImageSharePermission with IsPublic=false), and it goes by itself; spec.force does not help."},
 	{"OperationDenied.ImageCopying", "403", Waiting, v1alpha1.ConditionCopying,
 		adviceWait + "the copy ends; CancelCopyImage ends it now."},
 	{"ImageIsImporting", "403", Waiting, v1alpha1.ConditionImporting,

@@ -95,10 +95,8 @@ func decode(response *http.Response, body []byte, accessKeyID string, out any) (
 		}
 	case len(body) == 0:
 		return "", unusable(response, "", "an empty body")
-	case parsed != nil:
-		return "", unusable(response, "", "a body that is neither JSON nor XML of the gateway")
 	default:
-		return "", unusable(response, answer.RequestID, "a body without RequestId or Code")
+		return "", unusable(response, answer.RequestID, "a body that is no answer of the gateway")
 	}
 }
 
