@@ -18,7 +18,7 @@ import (
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:8089", "address to serve on; port 0 takes a free one")
-	scenario := flag.String("scenario", "", "YAML file with accounts, quotas and images (required)")
+	scenario := flag.String("scenario", "hack/ecssim/scenario.yaml", "YAML file with accounts, quotas and images")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -28,10 +28,8 @@ func main() {
 	}
 }
 
+// run serves until ctx ends; calls under way are cut off then.
 func run(ctx context.Context, listen, file string) error {
-	if file == "" {
-		return errors.New("--scenario is required, such as hack/ecssim/scenario.yaml")
-	}
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -42,24 +40,17 @@ func run(ctx context.Context, listen, file string) error {
 	}
 	simulator, err := ecssim.New(scenario, nil)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
 	if err != nil {
 		return err
 	}
 	server := &http.Server{Handler: simulator, ReadHeaderTimeout: 10 * time.Second}
-	stopped := make(chan error, 1)
-	go func() {
-		<-ctx.Done()
-		simulator.Close() // or calls that a fault holds would keep the server up
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		stopped <- server.Shutdown(grace)
-	}()
+	context.AfterFunc(ctx, func() { _ = server.Close() })
 	fmt.Printf("listening on http://%s\n", listener.Addr())
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return <-stopped
+	return nil
 }

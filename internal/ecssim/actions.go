@@ -1,88 +1,187 @@
 package ecssim
 
 import (
-	"net/http"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
-// action is an operation of a product. What it requires is checked before it runs.
-type action struct {
-	version  string
-	required []string
-	run      func(*Server, *request) (any, *failure)
-}
-
-const ecsVersion = "2014-05-26"
-
 // actions are all there is: a new one needs an entry here, and failures for its error codes.
-var actions = map[string]action{
-	"DeleteImage":    {ecsVersion, []string{"RegionId", "ImageId"}, (*Server).deleteImage},
-	"DescribeImages": {ecsVersion, []string{"RegionId"}, (*Server).describeImages},
+var actions = map[string]func(*Server, *request) *failure{
+	"DeleteImage":    (*Server).deleteImage,
+	"DescribeImages": (*Server).describeImages,
 }
 
-// knownRegions exist besides those that images are put in.
-var knownRegions = strings.Fields(`cn-hangzhou cn-shanghai cn-qingdao cn-beijing cn-zhangjiakou cn-huhehaote
-	cn-wulanchabu cn-shenzhen cn-heyuan cn-guangzhou cn-chengdu cn-nanjing cn-fuzhou cn-wuhan-lr cn-hongkong
-	ap-northeast-1 ap-northeast-2 ap-southeast-1 ap-southeast-3 ap-southeast-5 ap-southeast-6 ap-southeast-7
-	us-east-1 us-west-1 na-south-1 eu-west-1 eu-central-1 me-east-1 me-central-1`)
-
-func (q *request) action() (action, *failure) {
-	act, known := actions[q.Action]
-	switch {
-	case q.Method != http.MethodGet && q.Method != http.MethodPost:
-		return act, fail("UnsupportedHTTPMethod")
-	case q.Action == "":
-		return act, fail("MissingParameter", "Action")
-	case q.version == "":
-		return act, fail("MissingParameter", "Version")
-	case !known:
-		return act, fail("InvalidAction.NotFound")
-	case q.version != act.version:
-		return act, fail("InvalidVersion")
+// deleteImage succeeds at once; DescribeImages may go on showing the image for the scenario's deletionDelay.
+// A second deletion in that time succeeds too, and prolongs nothing, whatever was put in its way.
+func (s *Server) deleteImage(q *request) *failure {
+	if q.ImageID == "" {
+		return fail("MissingParameter", "ImageId")
 	}
-	return act, nil
+	image := s.images[q.ImageID]
+	switch {
+	case !image.shown() || image.AccountID != q.AccountID || image.RegionID != q.RegionID:
+		if s.settings.UnknownImage != UnknownIgnored {
+			return fail("InvalidImageId.NotFound")
+		}
+	case image.shownUntil.IsZero():
+		if code := image.obstacle(q.Force); code != "" {
+			return fail(code)
+		}
+		image.shownUntil = q.Time.Add(time.Duration(s.settings.DeletionDelay))
+	}
+	return nil
 }
 
-func (s *Server) check(q *request, act action) *failure {
-	for _, name := range act.required {
-		if q.params.Get(name) == "" {
-			return fail("MissingParameter", name)
-		}
-		if name == "RegionId" && !s.regions[q.RegionID] {
-			return fail("InvalidRegionId.NotFound")
+const minutes = "2006-01-02T15:04Z"
+
+// formats are how a parameter has to be, if it is given, and the code for one that is not.
+var formats = []struct {
+	parameter, value *regexp.Regexp
+	code             string
+}{
+	{exactly(`RegionId`), exactly(strings.Join(regions, "|")), "InvalidRegionId.NotFound"},
+	{exactly(`Force`), exactly(`(?i)true|false`), "InvalidParameter"},
+	{exactly(`PageNumber`), exactly(`[1-9]\d{0,8}`), "InvalidParameter"},
+	{exactly(`PageSize`), exactly(`[1-9]\d?|100`), "InvalidParameter"},
+	{exactly(`Status`), exactly(`ALL|` + listOf(statuses...)), "InvalidParameter"},
+	{exactly(`ImageOwnerAlias`), exactly(listOf("self", "system", "others", "marketplace")),
+		"InvalidImageOwnerAlias.ValueNotSupported"},
+	{exactly(`Usage`), exactly(listOf("instance", "none")), "InvalidUsage"},
+	{exactly(`Tag\.21\.Key`), exactly(``), "InvalidTagCount"},
+	{exactly(`Filter\.\d+\.Key`), exactly(`CreationStartTime|CreationEndTime`), "InvalidFilterKey.NotFound"},
+	{exactly(`Filter\.\d+\.Value`), exactly(`\d{4}-\d\d-\d\dT\d\d:\d\dZ`), "InvalidFilterValue"},
+}
+
+func exactly(pattern string) *regexp.Regexp { return regexp.MustCompile("^(" + pattern + ")$") }
+
+// listOf is the pattern of some of the values with commas between them.
+func listOf(values ...string) string {
+	one := "(" + strings.Join(values, "|") + ")"
+	return one + "(," + one + ")*"
+}
+
+// checkFormat looks at the parameters of every action.
+func (s *Server) checkFormat(q *request) *failure {
+	if q.RegionID == "" {
+		return fail("MissingParameter", "RegionId")
+	}
+	for _, format := range formats {
+		for parameter, value := range q.Parameters {
+			if value != "" && format.parameter.MatchString(parameter) && !format.value.MatchString(value) {
+				return fail(format.code, parameter)
+			}
 		}
 	}
 	return nil
 }
 
-type deleteImageResponse struct {
-	RequestID string `json:"RequestId" xml:"RequestId"`
+// criteria are the parameters by which DescribeImages selects, besides ImageId. ImageName is looked for anywhere
+// in a name, in either case; the others compare as a whole, some of them with each of a list.
+var criteria = map[string]func(i *Image, want string) bool{
+	"ImageName": func(i *Image, want string) bool {
+		return strings.Contains(strings.ToLower(i.Name), strings.ToLower(want))
+	},
+	"ImageFamily":     func(i *Image, want string) bool { return lists(want, i.Family) },
+	"ImageOwnerAlias": func(_ *Image, want string) bool { return lists(want, "self") },
+	"RegionId":        func(i *Image, want string) bool { return i.RegionID == want },
+	"ResourceGroupId": func(i *Image, want string) bool { return i.ResourceGroupID == want },
+	"SnapshotId":      func(i *Image, want string) bool { return slices.Contains(i.SnapshotIDs, want) },
+	"Status":          func(i *Image, want string) bool { return want == "ALL" || lists(want, i.status()) },
+	"Usage":           func(i *Image, want string) bool { return lists(want, i.usage()) },
 }
 
-// deleteImage succeeds at once; DescribeImages may go on showing the image for the scenario's deletionDelay.
-// A second deletion in that time succeeds too, and prolongs nothing, whatever was put in its way.
-func (s *Server) deleteImage(q *request) (any, *failure) {
-	switch strings.ToLower(q.params.Get("Force")) {
-	case "", "true", "false":
-	default:
-		return nil, fail("InvalidParameter", "Force")
-	}
-	answer := deleteImageResponse{RequestID: q.RequestID}
-	image, found := s.images[q.ImageID]
-	if !found || image.AccountID != q.AccountID || image.RegionID != q.RegionID {
-		if s.settings.UnknownImage == UnknownIgnored {
-			return answer, nil
+func lists(list, value string) bool { return slices.Contains(strings.Split(list, ","), value) }
+
+// describeImages lists the newest image first.
+func (s *Server) describeImages(q *request) *failure {
+	page, _ := strconv.Atoi(cmp.Or(q.Parameters["PageNumber"], "1")) // digits, by their format
+	size, _ := strconv.Atoi(cmp.Or(q.Parameters["PageSize"], "10"))
+	selects := q.selector()
+	candidates := s.images
+	if q.ImageID != "" { // which spares a walk over thousands of others
+		candidates = map[string]*Image{}
+		for id := range strings.SplitSeq(q.ImageID, ",") {
+			candidates[id] = s.images[id]
 		}
-		return nil, fail("InvalidImageId.NotFound")
 	}
-	if s.deleting[q.ImageID] {
-		return answer, nil
+	var found []*Image
+	for _, image := range candidates {
+		if image.shown() && selects(image) {
+			found = append(found, image)
+		}
 	}
-	if code := image.obstacle(q.Time, q.Force); code != "" {
-		return nil, fail(code)
+	slices.SortFunc(found, func(a, b *Image) int {
+		return cmp.Or(b.CreationTime.Compare(a.CreationTime), cmp.Compare(a.ImageID, b.ImageID))
+	})
+	entries := []object{} // a list in JSON even when empty
+	first := min((page-1)*size, len(found))
+	for _, image := range found[first:min(first+size, len(found))] {
+		entries = append(entries, image.entry())
 	}
-	image.DeletionTime = q.Time
-	s.deleting[q.ImageID] = true
-	s.sweep() // without a delay it goes here
-	return answer, nil
+	q.answer = object{"RegionId": q.RegionID, "PageNumber": page, "PageSize": size, "TotalCount": len(found),
+		"Images": object{"Image": entries}}
+	return nil
+}
+
+// selector is all the criteria of a call together, among them the caller's account. Bounds are inclusive, all
+// tags have to fit, and one without a value asks for its key alone.
+func (q *request) selector() func(*Image) bool {
+	tags, bounds := q.numbered("Tag"), q.numbered("Filter")
+	start, end := bounds["CreationStartTime"], cmp.Or(bounds["CreationEndTime"], "forever")
+	wanted := maps.Clone(q.Parameters)
+	wanted["Status"] = cmp.Or(wanted["Status"], available)
+	return func(i *Image) bool {
+		for parameter, matches := range criteria {
+			if want := wanted[parameter]; want != "" && !matches(i, want) {
+				return false
+			}
+		}
+		for key, want := range tags {
+			if value, found := i.Tags[key]; !found || want != "" && want != value {
+				return false
+			}
+		}
+		created := i.CreationTime.Format(minutes)
+		return i.AccountID == q.AccountID && start <= created && created <= end
+	}
+}
+
+// numbered returns the parameters prefix.N.Value by their prefix.N.Key.
+func (q *request) numbered(prefix string) map[string]string {
+	values := map[string]string{}
+	for n := 1; n <= 20; n++ {
+		name := fmt.Sprintf("%s.%d.", prefix, n)
+		if key := q.Parameters[name+"Key"]; key != "" {
+			values[key] = q.Parameters[name+"Value"]
+		}
+	}
+	return values
+}
+
+// entry is what DescribeImages says of the image.
+func (i *Image) entry() object {
+	disks, tags := []object{}, []object{}
+	for n, id := range i.SnapshotIDs {
+		disks = append(disks, object{"SnapshotId": id, "Size": strconv.Itoa(i.SizeGiB), "Format": "", "Progress": "",
+			"Device": "/dev/xvd" + string(rune('a'+n)), "Type": pick(n == 0, "system", "data")})
+	}
+	for _, key := range slices.Sorted(maps.Keys(i.Tags)) {
+		tags = append(tags, object{"TagKey": key, "TagValue": i.Tags[key]})
+	}
+	return object{
+		"ImageId": i.ImageID, "ImageName": i.Name, "ImageFamily": i.Family, "ImageVersion": "", "Description": "",
+		"CreationTime": i.CreationTime.Format(time.RFC3339), "Status": i.status(), "Usage": i.usage(),
+		"Progress": pick(i.status() == creating, "0%", "100%"), "Size": i.SizeGiB, "IsCopied": i.Copying > 0,
+		"IsSelfShared": pick(len(i.SharedWith) > 0, "True", ""), "IsPublic": i.Public, "ImageOwnerAlias": "self",
+		"ImageOwnerId": json.Number(i.AccountID), "Platform": "Aliyun", "OSName": "Alibaba Cloud Linux 3 64 bit",
+		"OSType": "linux", "Architecture": "x86_64", "ResourceGroupId": i.ResourceGroupID,
+		"DiskDeviceMappings": object{"DiskDeviceMapping": disks}, "Tags": object{"Tag": tags},
+	}
 }

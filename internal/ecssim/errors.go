@@ -1,22 +1,15 @@
 package ecssim
 
-import (
-	"fmt"
-	"net/http"
-)
+import "strings"
 
 // failure is an error answer of ECS or of its gateway.
 type failure struct {
-	status  int
-	code    string
-	message string
-	header  http.Header
+	status        int
+	code, message string
 }
 
-// signatureMismatch is followed by what the server signed, with which SDKs find out whose mistake it is.
-const signatureMismatch = "Specified signature is not matched with our calculation. server string to sign is:"
-
-// failures are all the error codes the simulator gives by itself, with their HTTP status and message.
+// failures are the error codes the simulator knows, with their HTTP status and message. In a message {} stands
+// for what it is about.
 var failures = map[string]struct {
 	status  int
 	message string
@@ -40,19 +33,18 @@ var failures = map[string]struct {
 	"InvalidUsage":                             {404, "The specified Usage is neither instance nor none."},
 
 	// The gateway
-	"Throttling":               {400, "Request was denied due to request throttling."},
-	"ServiceUnavailable":       {503, "The request has failed due to a temporary failure of the server."},
-	"InternalError":            {500, "The request processing has failed due to some unknown error."},
-	"OperationConflict":        {409, "The operation conflicts with another one on the same resource."},
-	"MissingParameter":         {400, "The input parameter %q that is mandatory is not supplied."},
-	"InvalidParameter":         {400, "The specified parameter %q is not valid."},
-	"InvalidVersion":           {404, "Specified parameter Version is not valid."},
-	"InvalidAction.NotFound":   {404, "Specified api is not found, please check your url and method."},
-	"UnsupportedHTTPMethod":    {405, "This http method is not supported."},
-	"SignatureNonceUsed":       {400, "Specified signature nonce was used already."},
-	"SignatureDoesNotMatch":    {400, signatureMismatch + "%s"},
+	"Throttling":             {400, "Request was denied due to request throttling."},
+	"ServiceUnavailable":     {503, "The request has failed due to a temporary failure of the server."},
+	"InternalError":          {500, "The request processing has failed due to some unknown error."},
+	"OperationConflict":      {409, "The operation conflicts with another one on the same resource."},
+	"MissingParameter":       {400, `The input parameter "{}" that is mandatory is not supplied.`},
+	"InvalidParameter":       {400, `The specified parameter "{}" is not valid.`},
+	"InvalidVersion":         {404, "Specified parameter Version is not valid."},
+	"InvalidAction.NotFound": {404, "Specified api is not found, please check your url and method."},
+	"SignatureNonceUsed":     {400, "Specified signature nonce was used already."},
+	"SignatureDoesNotMatch": {400, "Specified signature is not matched with our calculation. " +
+		"server string to sign is:{}"},
 	"IncompleteSignature":      {400, "The request signature does not conform to the platform standards."},
-	"InvalidTimeStamp.Format":  {400, "Specified time stamp or date value is not well formatted."},
 	"InvalidTimeStamp.Expired": {400, "Specified time stamp or date value is expired."},
 
 	"InvalidAccessKeyId.NotFound":                {404, "Specified access key is not found."},
@@ -61,8 +53,8 @@ var failures = map[string]struct {
 	"Forbidden.RAM":                              {403, "User not authorized to operate on the specified resource."},
 }
 
-// fail makes the failure of a code in the table; args belong in its message.
-func fail(code string, args ...any) *failure {
+// fail makes the failure of a code in the table.
+func fail(code string, about ...string) *failure {
 	known := failures[code]
-	return &failure{status: known.status, code: code, message: fmt.Sprintf(known.message, args...)}
+	return &failure{known.status, code, strings.Replace(known.message, "{}", strings.Join(about, ""), 1)}
 }

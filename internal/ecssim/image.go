@@ -2,12 +2,11 @@ package ecssim
 
 import (
 	"cmp"
-	"fmt"
-	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"k8s.io/utils/clock"
 )
 
 // Image is one custom image. Copying, Importing, Exporting and Creating say how long after it was put, or
@@ -23,7 +22,7 @@ type Image struct {
 	ResourceGroupID string `json:"resourceGroupID,omitempty"`
 	// SizeGiB is 40 by default.
 	SizeGiB int `json:"sizeGiB,omitempty"`
-	// CreationTime is the server's start by default.
+	// CreationTime is when it was put, by default.
 	CreationTime time.Time `json:"creationTime,omitzero"`
 	// Status is Available by default. It is what DescribeImages shows, and has no say in a deletion.
 	Status string `json:"status,omitempty"`
@@ -38,10 +37,10 @@ type Image struct {
 	Creating    Duration          `json:"creating,omitempty"`
 	SnapshotIDs []string          `json:"snapshotIDs,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
-	// DeletionTime is when DeleteImage took effect on an image that is still shown. Putting it is without effect.
-	DeletionTime time.Time `json:"deletionTime,omitzero"`
 
-	put time.Time
+	clock      clock.PassiveClock
+	put        time.Time
+	shownUntil time.Time // zero before its deletion
 }
 
 const (
@@ -49,60 +48,42 @@ const (
 	creating  = "Creating"
 )
 
-// statuses are all that DescribeImages knows.
-var statuses = []string{creating, "Waiting", available, "UnAvailable", "CreateFailed", "Deprecated"}
-
-var (
-	imageID  = regexp.MustCompile(`^[A-Za-z][\w.-]{1,127}$`)
-	regionID = regexp.MustCompile(`^[a-z]+(-[a-z0-9]+)+$`)
-)
-
 // validate fills in the defaults first.
 func (i *Image) validate(accounts []Account) error {
 	i.AccountID, i.Name = cmp.Or(i.AccountID, accounts[0].AccountID), cmp.Or(i.Name, i.ImageID)
 	i.Status, i.SizeGiB = cmp.Or(i.Status, available), cmp.Or(i.SizeGiB, 40)
-	switch {
-	case !imageID.MatchString(i.ImageID):
-		return fmt.Errorf("imageID: %q is no image ID", i.ImageID)
-	case !slices.ContainsFunc(accounts, func(a Account) bool { return a.AccountID == i.AccountID }):
-		return fmt.Errorf("accountID: %q is no account of the scenario", i.AccountID)
-	case !regionID.MatchString(i.RegionID):
-		return fmt.Errorf("regionID: %q is no region ID", i.RegionID)
-	case len(i.Name) < 2 || len(i.Name) > 128:
-		return fmt.Errorf("name: %q has not 2 to 128 characters", i.Name)
-	case !slices.Contains(statuses, i.Status):
-		return fmt.Errorf("status: %q is none of %s", i.Status, strings.Join(statuses, ", "))
-	case i.SizeGiB < 0:
-		return fmt.Errorf("sizeGiB: %d is negative", i.SizeGiB)
-	}
-	return nil
+	owned := slices.ContainsFunc(accounts, func(a Account) bool { return a.AccountID == i.AccountID })
+	return cmp.Or(
+		require(imageID.MatchString(i.ImageID), "imageID", "an image ID", i.ImageID),
+		require(owned, "accountID", "an account of the scenario", i.AccountID),
+		require(slices.Contains(regions, i.RegionID), "regionID", "a region of ECS", i.RegionID),
+		require(slices.Contains(statuses, i.Status), "status", "one of "+strings.Join(statuses, ", "), i.Status),
+	)
 }
 
-func (i *Image) clone() Image {
-	c := *i
-	c.UsedBy, c.SharedWith = slices.Clone(i.UsedBy), slices.Clone(i.SharedWith)
-	c.SnapshotIDs, c.Tags = slices.Clone(i.SnapshotIDs), maps.Clone(i.Tags)
-	return c
+// shown is false for one that was deleted, and for none.
+func (i *Image) shown() bool {
+	return i != nil && (i.shownUntil.IsZero() || i.clock.Now().Before(i.shownUntil))
 }
 
-func (i *Image) running(operation Duration, now time.Time) bool {
-	return now.Before(i.put.Add(time.Duration(operation)))
+func (i *Image) running(operation Duration) bool {
+	return i.clock.Now().Before(i.put.Add(time.Duration(operation)))
 }
 
 // obstacle returns the error code that keeps the image from being deleted, or "". Which of several ECS
 // reports is not documented: here what a person has to undo comes before what passes by itself, and what
 // Force overrides comes last.
-func (i *Image) obstacle(now time.Time, force bool) string {
+func (i *Image) obstacle(force bool) string {
 	for _, o := range []struct {
 		holds bool
 		code  string
 	}{
 		{i.Public, "ImageIsPublic"},
 		{len(i.SharedWith) > 0, "ImageUseShared"},
-		{i.running(i.Creating, now), "ImageIsCreating"},
-		{i.running(i.Importing, now), "ImageIsImporting"},
-		{i.running(i.Copying, now), "OperationDenied.ImageCopying"},
-		{i.running(i.Exporting, now), "ImageIsExporting"},
+		{i.running(i.Creating), "ImageIsCreating"},
+		{i.running(i.Importing), "ImageIsImporting"},
+		{i.running(i.Copying), "OperationDenied.ImageCopying"},
+		{i.running(i.Exporting), "ImageIsExporting"},
 		{len(i.UsedBy) > 0 && !force, "ImageUsingByInstance"},
 	} {
 		if o.holds {
@@ -112,11 +93,17 @@ func (i *Image) obstacle(now time.Time, force bool) string {
 	return ""
 }
 
-// shownStatus is Creating while an image that would be Available is still being created or imported; a copy
-// in progress is read from the image, and leaves it Available.
-func (i *Image) shownStatus(now time.Time) string {
-	if i.Status == available && (i.running(i.Creating, now) || i.running(i.Importing, now)) {
-		return creating
+// status is Creating while an image that would be Available is still being created or imported. A copy in
+// progress is read from the image, and leaves it Available.
+func (i *Image) status() string {
+	return pick(i.Status == available && (i.running(i.Creating) || i.running(i.Importing)), creating, i.Status)
+}
+
+func (i *Image) usage() string { return pick(len(i.UsedBy) > 0, "instance", "none") }
+
+func pick(condition bool, yes, no string) string {
+	if condition {
+		return yes
 	}
-	return i.Status
+	return no
 }

@@ -1,14 +1,15 @@
 package ecssim
 
 import (
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -16,17 +17,18 @@ import (
 
 // Scenario is what the simulated cloud looks like at the start. At least one access key is required.
 type Scenario struct {
-	// AccountID is the first account, AccessKeys are its keys; Accounts are further ones, or all.
+	// AccountID is the first account, AccessKeys are its keys.
 	AccountID  string      `json:"accountID,omitempty"`
 	AccessKeys []AccessKey `json:"accessKeys,omitempty"`
-	Accounts   []Account   `json:"accounts,omitempty"`
+	// Accounts are further ones.
+	Accounts []Account `json:"accounts,omitempty"`
 	// Latency passes, in real time, between the effect of a call and its answer.
 	Latency Duration `json:"latency,omitempty"`
 	// Quotas are by action. An action without one is not limited.
 	Quotas map[string]Quota `json:"quotas,omitempty"`
 	// UnknownImage is how DeleteImage answers for an image that is not there; UnknownNotFound by default.
 	UnknownImage UnknownImage `json:"unknownImage,omitempty"`
-	// DeletionDelay is how long DescribeImages still shows a deleted image.
+	// DeletionDelay is how long DescribeImages still shows an image from its deletion on.
 	DeletionDelay Duration `json:"deletionDelay,omitempty"`
 	Images        []Image  `json:"images,omitempty"`
 }
@@ -54,6 +56,21 @@ const (
 	UnknownIgnored  UnknownImage = "Ignore"   // 200, as if it had been deleted
 )
 
+// Quota allows Limit calls in each window; windows do not slide. It is written like "200/60s".
+type Quota struct {
+	Limit  int
+	Window Duration
+}
+
+// UnmarshalText reads a number of calls and a duration with a slash between them.
+func (q *Quota) UnmarshalText(text []byte) error {
+	var window string
+	if _, err := fmt.Sscanf(string(text), "%d/%s", &q.Limit, &window); err != nil {
+		return malformed[Quota](text)
+	}
+	return q.Window.UnmarshalText([]byte(window))
+}
+
 // Duration is a time.Duration that is written like "30s", or "forever".
 type Duration time.Duration
 
@@ -68,7 +85,7 @@ func (d Duration) MarshalText() ([]byte, error) {
 	return []byte(time.Duration(d).String()), nil
 }
 
-// UnmarshalText reads a duration of zero or more.
+// UnmarshalText reads what MarshalText writes.
 func (d *Duration) UnmarshalText(text []byte) error {
 	if string(text) == "forever" {
 		*d = Forever
@@ -87,85 +104,67 @@ func malformed[T any](text []byte) error {
 	return &json.UnmarshalTypeError{Value: strconv.Quote(string(text)), Type: reflect.TypeFor[T]()}
 }
 
-// ParseScenario reads a scenario from YAML or JSON. Unknown fields are errors, and errors name the field.
+// ParseScenario reads a scenario from YAML or JSON, in which unknown fields are errors. New looks at the values.
 func ParseScenario(data []byte) (Scenario, error) {
 	var s Scenario
-	err := decode(data, &s)
-	if err == nil {
-		_, err = s.validate()
-	}
-	if err != nil {
+	if err := yaml.UnmarshalStrict(data, &s); err != nil {
 		return Scenario{}, fmt.Errorf("parse scenario: %w", err)
 	}
 	return s, nil
 }
 
-func decode(data []byte, into any) error {
-	err := yaml.UnmarshalStrict(data, into)
-	if notTime := (*time.ParseError)(nil); errors.As(err, &notTime) {
-		return fmt.Errorf("creationTime: %w", err) // encoding/json names no field here, and there is no other time
+// require is an error about a field unless its value is valid.
+func require(valid bool, field, want string, value any) error {
+	if valid {
+		return nil
+	}
+	return fmt.Errorf("%s: want %s, not \"%v\"", field, want, value)
+}
+
+var (
+	imageID   = regexp.MustCompile(`^[A-Za-z][\w.-]{1,127}$`)
+	accountID = regexp.MustCompile(`^[1-9]\d{0,17}$`)
+	regions   = strings.Fields(`cn-hangzhou cn-shanghai cn-qingdao cn-beijing cn-zhangjiakou cn-huhehaote
+		cn-wulanchabu cn-shenzhen cn-heyuan cn-guangzhou cn-chengdu cn-nanjing cn-fuzhou cn-wuhan-lr cn-hongkong
+		ap-northeast-1 ap-northeast-2 ap-southeast-1 ap-southeast-3 ap-southeast-5 ap-southeast-6 ap-southeast-7
+		us-east-1 us-west-1 na-south-1 eu-west-1 eu-central-1 me-east-1 me-central-1`)
+	// statuses are all that DescribeImages knows.
+	statuses = []string{creating, "Waiting", available, "UnAvailable", "CreateFailed", "Deprecated"}
+)
+
+// validate fills in the defaults of the images too.
+func (s *Scenario) validate() error {
+	answers := []UnknownImage{"", UnknownNotFound, UnknownIgnored}
+	err := cmp.Or(
+		require(len(s.AccessKeys) > 0, "accessKeys", "at least one", ""),
+		require(slices.Contains(answers, s.UnknownImage), "unknownImage", "NotFound or Ignore", s.UnknownImage),
+	)
+	for action := range s.Quotas {
+		err = cmp.Or(err, require(actions[action] != nil, "quotas", "a known action", action))
+	}
+	for _, a := range s.accounts() {
+		err = cmp.Or(err, require(accountID.MatchString(a.AccountID), "accountID", "up to 18 digits", a.AccountID))
+	}
+	for n := range s.Images {
+		if invalid := s.Images[n].validate(s.accounts()); invalid != nil {
+			err = cmp.Or(err, fmt.Errorf("images[%d].%w", n, invalid))
+		}
 	}
 	return err
 }
 
-// credential is a key and the account that it opens.
-type credential struct {
-	AccessKey
-	accountID string
-}
-
-var accountID = regexp.MustCompile(`^[1-9]\d{0,17}$`)
-
 func (s *Scenario) accounts() []Account {
-	if s.AccountID == "" && len(s.AccessKeys) == 0 {
-		return s.Accounts
-	}
 	return slices.Insert(slices.Clone(s.Accounts), 0, Account{s.AccountID, s.AccessKeys})
 }
 
-func (s *Scenario) credentials() (map[string]credential, error) {
-	keys := map[string]credential{}
+// accessKey finds a key and the account that it opens.
+func (s *Scenario) accessKey(id string) (key AccessKey, accountID string, found bool) {
 	for _, account := range s.accounts() {
-		if !accountID.MatchString(account.AccountID) {
-			return nil, fmt.Errorf("accountID: %q is no number of up to 18 digits", account.AccountID)
-		}
-		for i, key := range account.AccessKeys {
-			if _, taken := keys[key.ID]; taken || key.ID == "" || key.Secret == "" {
-				return nil, fmt.Errorf("accessKeys[%d] of %s: want an id of its own and a secret", i, account.AccountID)
+		for _, key := range account.AccessKeys {
+			if key.ID == id {
+				return key, account.AccountID, true
 			}
-			keys[key.ID] = credential{key, account.AccountID}
 		}
 	}
-	if len(keys) == 0 {
-		return nil, errors.New("accessKeys: at least one is required")
-	}
-	return keys, nil
-}
-
-// validate returns the credentials, and fills in the defaults of the images.
-func (s *Scenario) validate() (map[string]credential, error) {
-	for action, quota := range s.Quotas {
-		if _, known := actions[action]; !known || quota.Window <= 0 {
-			return nil, fmt.Errorf("quotas.%s: want a known action and a window longer than zero", action)
-		}
-	}
-	if !slices.Contains([]UnknownImage{"", UnknownNotFound, UnknownIgnored}, s.UnknownImage) {
-		return nil, fmt.Errorf("unknownImage: %q is neither NotFound nor Ignore", s.UnknownImage)
-	}
-	keys, err := s.credentials()
-	if err != nil {
-		return nil, err
-	}
-	seen := map[string]bool{}
-	for i := range s.Images {
-		image := &s.Images[i]
-		if err := image.validate(s.accounts()); err != nil {
-			return nil, fmt.Errorf("images[%d].%w", i, err)
-		}
-		if seen[image.ImageID] {
-			return nil, fmt.Errorf("images[%d].imageID: %q is used twice", i, image.ImageID)
-		}
-		seen[image.ImageID] = true
-	}
-	return keys, nil
+	return AccessKey{}, "", false
 }

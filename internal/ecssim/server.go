@@ -1,35 +1,46 @@
+// Package ecssim is a small working model of Alibaba Cloud ECS behind its OpenAPI gateway, served over HTTP.
+//
+// It knows DeleteImage and DescribeImages, their documented errors, and the gateway around them: V1 and V3
+// signatures with their clock window and nonces, GET and POST, JSON and XML, request IDs, and quotas for each
+// account, region and action. Images pass through the states that a deletion meets, by a clock that a test can
+// hold, and faults put in on purpose break calls in the ways that networks and gateways do. The endpoints under
+// /_sim/ show and change all that while it runs.
+//
+// It does not know instances, snapshots, image families, tasks, RAM policies or STS: what uses or shares an
+// image is a list on the image, a key of an account may do everything there, and an account sees only its own
+// images. Like the real gateway for most actions it ignores parameters that it does not know, DryRun among them.
+// Where the vendor documents no behaviour, the comment beside the code says what was chosen.
 package ecssim
 
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"k8s.io/utils/clock"
+	"sigs.k8s.io/yaml"
 )
 
-// Server is the simulator. It is safe for concurrent use.
+// Server is the simulator. It is safe for concurrent use. Images that it is given and that it returns share
+// their lists and maps with it: replace these, and do not change them.
 type Server struct {
 	clock  clock.PassiveClock
-	start  time.Time
-	admin  http.Handler
+	mux    *http.ServeMux
 	closed context.Context
 	cancel context.CancelFunc
 
 	mu       sync.Mutex
 	settings Scenario // without images
-	keys     map[string]credential
 	images   map[string]*Image
-	deleting map[string]bool // image IDs that are still shown
-	regions  map[string]bool
 	nonces   map[string]bool
-	windows  map[quotaKey]window
+	used     map[string]int // calls, by what a quota counts by
 	faults   []Fault
 	calls    []Call
 }
@@ -39,15 +50,10 @@ func New(s Scenario, clk clock.PassiveClock) (*Server, error) {
 	if clk == nil {
 		clk = clock.RealClock{}
 	}
-	server := &Server{
-		clock: clk, start: clk.Now(), images: map[string]*Image{}, deleting: map[string]bool{},
-		regions: map[string]bool{}, nonces: map[string]bool{}, windows: map[quotaKey]window{},
-	}
+	server := &Server{clock: clk, mux: http.NewServeMux(), images: map[string]*Image{}, nonces: map[string]bool{},
+		used: map[string]int{}, calls: []Call{}}
 	server.closed, server.cancel = context.WithCancel(context.Background())
-	server.admin = server.adminHandler()
-	for _, id := range knownRegions {
-		server.regions[id] = true
-	}
+	server.route()
 	if err := server.adopt(s); err != nil {
 		return nil, fmt.Errorf("scenario: %w", err)
 	}
@@ -62,7 +68,6 @@ func (s *Server) Close() { s.cancel() }
 func (s *Server) Configure(change func(*Scenario)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sweep()
 	next := s.settings
 	next.Quotas = maps.Clone(next.Quotas)
 	change(&next)
@@ -71,13 +76,11 @@ func (s *Server) Configure(change func(*Scenario)) error {
 
 func (s *Server) adopt(next Scenario) error {
 	next.Images = slices.Clone(next.Images)
-	keys, err := next.validate()
-	if err != nil {
+	if err := next.validate(); err != nil {
 		return err
 	}
-	s.keys = keys
-	for i := range next.Images {
-		s.put(&next.Images[i])
+	for _, image := range next.Images {
+		s.put(image)
 	}
 	next.Images = nil
 	s.settings = next
@@ -92,27 +95,22 @@ func (s *Server) PutImage(image Image) error {
 	if err := image.validate(s.settings.accounts()); err != nil {
 		return err
 	}
-	s.put(&image)
+	s.put(image)
 	return nil
 }
 
-func (s *Server) put(valid *Image) {
-	image := valid.clone()
-	image.put, image.DeletionTime = s.clock.Now(), time.Time{}
-	image.CreationTime = cmp.Or(image.CreationTime, s.start).UTC().Truncate(time.Second)
-	s.images[image.ImageID] = &image
-	s.regions[image.RegionID] = true
-	delete(s.deleting, image.ImageID)
+func (s *Server) put(valid Image) {
+	valid.clock, valid.put, valid.shownUntil = s.clock, s.clock.Now(), time.Time{}
+	valid.CreationTime = cmp.Or(valid.CreationTime, valid.put).UTC().Truncate(time.Second)
+	s.images[valid.ImageID] = &valid
 }
 
 // DeleteImage takes the image away at once, whatever its state, and says whether it was there.
 func (s *Server) DeleteImage(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sweep()
-	_, found := s.images[id]
+	found := s.images[id].shown()
 	delete(s.images, id)
-	delete(s.deleting, id)
 	return found
 }
 
@@ -120,22 +118,21 @@ func (s *Server) DeleteImage(id string) bool {
 func (s *Server) Image(id string) (Image, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sweep()
-	image, found := s.images[id]
-	if !found {
-		return Image{}, false
+	if image := s.images[id]; image.shown() {
+		return *image, true
 	}
-	return image.clone(), true
+	return Image{}, false
 }
 
 // Images returns all images of all accounts, by ID.
 func (s *Server) Images() []Image {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sweep()
 	images := make([]Image, 0, len(s.images))
 	for _, id := range slices.Sorted(maps.Keys(s.images)) {
-		images = append(images, s.images[id].clone())
+		if image := s.images[id]; image.shown() {
+			images = append(images, *image)
+		}
 	}
 	return images
 }
@@ -147,84 +144,57 @@ func (s *Server) Calls() []Call {
 	return slices.Clone(s.calls)
 }
 
-// sweep drops the deleted images that are no longer shown.
-func (s *Server) sweep() {
-	now, delay := s.clock.Now(), time.Duration(s.settings.DeletionDelay)
-	for id := range s.deleting {
-		if !now.Before(s.images[id].DeletionTime.Add(delay)) {
-			delete(s.images, id)
-			delete(s.deleting, id)
-		}
-	}
-}
-
 // ServeHTTP answers calls, and the administration of the simulator under /_sim/.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if strings.HasPrefix(r.URL.Path, "/_sim/") {
-		s.admin.ServeHTTP(w, r)
-		return
-	}
-	q, err := newRequest(r)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	s.wait(r.Context(), s.process(q))
-	switch {
-	case q.fault != nil && q.fault.Kind != FaultBefore:
-		s.breakAnswer(w, r, q)
-	case q.failed != nil:
-		q.writeFailure(w)
-	default:
-		q.write(w, http.StatusOK, q.Action+"Response", q.answer)
-	}
-}
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// process takes a call to its effect, records it, and returns how long the answer takes.
-func (s *Server) process(q *request) (latency Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sweep()
-	q.Time = s.clock.Now()
-	if q.failed = s.perform(q); q.failed != nil {
-		q.Code = q.failed.code
-	}
-	s.calls = append(s.calls, q.Call)
-	return s.settings.Latency
-}
-
-// perform passes the call through the gateway to its action. A fault strikes only what the gateway lets in.
-func (s *Server) perform(q *request) *failure {
-	if failed := s.authenticate(q); failed != nil {
-		return failed
-	}
-	act, failed := q.action()
-	if failed == nil {
-		failed = s.throttle(q)
-	}
-	if failed != nil {
-		return failed
-	}
-	if q.fault = s.strike(q); q.fault != nil {
-		if q.Fault = q.fault.Kind; q.Fault != FaultAfter {
-			return q.fault.failure()
+func (s *Server) route() {
+	s.mux.HandleFunc("/", s.serveCall)
+	s.mux.Handle("/_sim/", http.NotFoundHandler())
+	s.mux.HandleFunc("GET /_sim/state", s.serveState)
+	s.mux.HandleFunc("PUT /_sim/images/{imageID}", reading(func(r *http.Request, image Image) error {
+		image.ImageID = r.PathValue("imageID")
+		return s.PutImage(image)
+	}))
+	s.mux.HandleFunc("DELETE /_sim/images/{imageID}", func(w http.ResponseWriter, r *http.Request) {
+		if !s.DeleteImage(r.PathValue("imageID")) {
+			http.NotFound(w, r)
+			return
 		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	s.mux.HandleFunc("POST /_sim/faults", reading(func(_ *http.Request, f Fault) error { return s.AddFault(f) }))
+}
+
+// reading hands on a body in YAML or JSON. What is wrong in it is answered with 400.
+func reading[T any](do func(*http.Request, T) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var value T
+		data, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = yaml.UnmarshalStrict(data, &value)
+		}
+		if err == nil {
+			err = do(r, value)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
 	}
-	if failed = s.check(q, act); failed == nil {
-		q.answer, failed = act.run(s, q)
-	}
-	return failed
+}
+
+func (s *Server) serveState(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(map[string]any{"images": s.Images(), "calls": s.Calls()}) // the client may have gone
 }
 
 // wait ends early when the client goes away or the server is closed.
 func (s *Server) wait(ctx context.Context, d Duration) {
-	if d <= 0 {
-		return
-	}
-	timer := time.NewTimer(time.Duration(d))
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(time.Duration(d)):
 	case <-ctx.Done():
 	case <-s.closed.Done():
 	}

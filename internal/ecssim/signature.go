@@ -1,15 +1,13 @@
 package ecssim
 
 import (
-	"cmp"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
+	"fmt"
 	"hash"
 	"maps"
-	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -22,24 +20,19 @@ const clockWindow = 15 * time.Minute
 
 // proof is what a call gives to show who made it, whatever the version of its signature.
 type proof struct {
-	keyID, token, nonce, timestamp string
-	toSign                         string
-	signature                      []byte
-	algorithm                      func() hash.Hash
-	secretSuffix                   string
+	keyID, token, nonce, date, toSign, signature string
+	sign                                         func(secret string) string
 }
 
 // authenticate finds out whose call it is. The order in which the real gateway looks at a call with several
 // faults is not documented; only a call with a valid signature uses up its nonce here.
 func (s *Server) authenticate(q *request) *failure {
-	p := q.proof()
-	if p == nil || p.nonce == "" || p.timestamp == "" {
+	p := q.proof
+	if p.keyID == "" || p.nonce == "" || p.date == "" || p.signature == "" {
 		return fail("IncompleteSignature")
 	}
 	q.AccessKeyID = p.keyID
-	key, known := s.keys[p.keyID]
-	mac := hmac.New(p.algorithm, []byte(key.Secret+p.secretSuffix))
-	mac.Write([]byte(p.toSign))
+	key, account, known := s.settings.accessKey(p.keyID)
 	switch {
 	case !known:
 		return fail("InvalidAccessKeyId.NotFound")
@@ -47,21 +40,19 @@ func (s *Server) authenticate(q *request) *failure {
 		return fail("InvalidAccessKeyId.Inactive")
 	case p.token != key.SecurityToken:
 		return fail("InvalidSecurityToken.MismatchWithAccessKey")
-	case !hmac.Equal(mac.Sum(nil), p.signature):
+	case p.signature != p.sign(key.Secret):
 		return fail("SignatureDoesNotMatch", p.toSign)
 	}
-	q.SignatureValid, q.AccountID = true, key.accountID
-	return s.fresh(q, p)
+	q.SignatureValid, q.AccountID = true, account
+	return nil
 }
 
-// fresh holds for a call of these minutes that was not made before. Nonces are kept for as long as the calls.
-func (s *Server) fresh(q *request, p *proof) *failure {
-	signed, err := time.Parse("2006-01-02T15:04:05Z", p.timestamp)
-	nonce := p.keyID + " " + p.nonce
+// refuseReplay lets a call in that was signed just now and not made before.
+func (s *Server) refuseReplay(q *request) *failure {
+	signed, err := time.Parse("2006-01-02T15:04:05Z", q.proof.date)
+	nonce := q.AccessKeyID + " " + q.proof.nonce
 	switch {
-	case err != nil:
-		return fail("InvalidTimeStamp.Format")
-	case q.Time.Sub(signed).Abs() > clockWindow:
+	case err != nil || q.Time.Sub(signed).Abs() > clockWindow:
 		return fail("InvalidTimeStamp.Expired")
 	case s.nonces[nonce]:
 		return fail("SignatureNonceUsed")
@@ -70,26 +61,21 @@ func (s *Server) fresh(q *request, p *proof) *failure {
 	return nil
 }
 
-func (q *request) proof() *proof {
-	if q.v3 {
-		return q.proofV3()
-	}
-	return q.proofV1()
-}
-
 // proofV1 reads a signature that is one of the parameters, and covers all others in query and form alike.
-func (q *request) proofV1() *proof {
-	get := q.params.Get
-	signature, err := base64.StdEncoding.DecodeString(get("Signature"))
-	style := get("SignatureMethod") + " " + get("SignatureVersion")
-	if err != nil || len(signature) == 0 || style != "HMAC-SHA1 1.0" {
-		return nil
+func (q *request) proofV1() proof {
+	get := q.http.Form.Get
+	if get("SignatureMethod") != "HMAC-SHA1" || get("SignatureVersion") != "1.0" {
+		return proof{}
 	}
-	return &proof{
-		keyID: get("AccessKeyId"), token: get("SecurityToken"),
-		nonce: get("SignatureNonce"), timestamp: get("Timestamp"),
-		toSign:    q.Method + "&%2F&" + escape(canonicalQuery(q.params, "Signature")),
-		signature: signature, algorithm: sha1.New, secretSuffix: "&",
+	signed := maps.Clone(q.http.Form)
+	signed.Del("Signature")
+	toSign := q.Method + "&%2F&" + url.QueryEscape(canonicalQuery(signed))
+	return proof{
+		keyID: get("AccessKeyId"), token: get("SecurityToken"), nonce: get("SignatureNonce"),
+		date: get("Timestamp"), signature: get("Signature"), toSign: toSign,
+		sign: func(secret string) string {
+			return base64.StdEncoding.EncodeToString(digest(hmac.New(sha1.New, []byte(secret+"&")), toSign))
+		},
 	}
 }
 
@@ -97,67 +83,43 @@ const schemeV3 = "ACS3-HMAC-SHA256"
 
 var (
 	authorizationV3 = regexp.MustCompile(
-		`^` + schemeV3 + ` +Credential=([^,]+), *SignedHeaders=([^,]+), *Signature=((?:[0-9a-f]{2})+)$`)
+		`^` + schemeV3 + ` +Credential=([^,]+), *SignedHeaders=([^,]+), *Signature=([0-9a-f]+)$`)
 	mustBeSigned = strings.Fields(
 		"host x-acs-action x-acs-content-sha256 x-acs-date x-acs-signature-nonce x-acs-version")
 )
 
 // proofV3 reads a signature that is in the Authorization header, and covers the query, the hash of the body
 // and the headers that it names: clients sign whatever x-acs-* headers they send.
-func (q *request) proofV3() *proof {
-	parts := authorizationV3.FindStringSubmatch(q.http.Header.Get("Authorization"))
+func (q *request) proofV3() proof {
+	header := q.http.Header.Clone()
+	header.Set("Host", q.http.Host) // which net/http keeps elsewhere
+	parts := authorizationV3.FindStringSubmatch(header.Get("Authorization"))
 	if parts == nil {
-		return nil
+		return proof{}
 	}
-	signed := strings.Split(parts[2], ";")
-	if slices.ContainsFunc(mustBeSigned, func(name string) bool { return !slices.Contains(signed, name) }) {
-		return nil
+	names := strings.Split(parts[2], ";")
+	if slices.ContainsFunc(mustBeSigned, func(name string) bool { return !slices.Contains(names, name) }) {
+		return proof{}
 	}
-	signature, _ := hex.DecodeString(parts[3]) // the pattern lets nothing else through
-	h := q.http.Header
-	if h.Get("X-Acs-Content-Sha256") != hexSHA256(q.body) {
-		signature = nil // whatever it proves, it is not this body
+	canonical := q.Method + "\n/\n" + canonicalQuery(q.http.URL.Query()) + "\n"
+	for _, name := range names {
+		canonical += name + ":" + strings.TrimSpace(header.Get(name)) + "\n"
 	}
-	return &proof{
-		keyID: parts[1], token: h.Get("X-Acs-Security-Token"),
-		nonce: h.Get("X-Acs-Signature-Nonce"), timestamp: h.Get("X-Acs-Date"),
-		toSign:    schemeV3 + "\n" + hexSHA256([]byte(q.canonicalV3(signed))),
-		signature: signature, algorithm: sha256.New,
+	canonical += fmt.Sprintf("\n%s\n%x", parts[2], digest(sha256.New(), q.body))
+	toSign := fmt.Sprintf("%s\n%x", schemeV3, digest(sha256.New(), canonical))
+	return proof{
+		keyID: parts[1], token: header.Get("X-Acs-Security-Token"), nonce: header.Get("X-Acs-Signature-Nonce"),
+		date: header.Get("X-Acs-Date"), signature: parts[3], toSign: toSign,
+		sign: func(secret string) string {
+			return fmt.Sprintf("%x", digest(hmac.New(sha256.New, []byte(secret)), toSign))
+		},
 	}
 }
 
-func (q *request) canonicalV3(signed []string) string {
-	lines := []string{q.Method, cmp.Or(q.http.URL.EscapedPath(), "/"), canonicalQuery(q.http.URL.Query(), "")}
-	for _, name := range signed {
-		values := q.http.Header[http.CanonicalHeaderKey(name)]
-		if name == "host" {
-			values = []string{q.http.Host}
-		}
-		lines = append(lines, name+":"+strings.TrimSpace(strings.Join(values, ",")))
-	}
-	lines = append(lines, "", strings.Join(signed, ";"), q.http.Header.Get("X-Acs-Content-Sha256"))
-	return strings.Join(lines, "\n")
-}
+// canonicalQuery corrects the only thing that net/url encodes differently from RFC 3986: the space.
+func canonicalQuery(params url.Values) string { return strings.ReplaceAll(params.Encode(), "+", "%20") }
 
-// canonicalQuery is the parameters in order, percent-encoded as RFC 3986 has it, without one of them.
-func canonicalQuery(params url.Values, without string) string {
-	var pairs []string
-	for _, key := range slices.Sorted(maps.Keys(params)) {
-		for _, value := range params[key] {
-			if key != without {
-				pairs = append(pairs, escape(key)+"="+escape(value))
-			}
-		}
-	}
-	return strings.Join(pairs, "&")
-}
-
-// escape differs from url.QueryEscape in the space alone, which that writes as a plus sign.
-func escape(s string) string {
-	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
-}
-
-func hexSHA256(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
+func digest(h hash.Hash, text string) []byte {
+	h.Write([]byte(text))
+	return h.Sum(nil)
 }

@@ -91,14 +91,14 @@ func TestAV3CallIsVerified(t *testing.T) {
 		"a token too few":    {id: "temporary", want: badToken},
 		"no nonce":           {before: set("X-Acs-Signature-Nonce", ""), want: "IncompleteSignature"},
 		"no date":            {before: set("X-Acs-Date", ""), want: "IncompleteSignature"},
-		"a date in words":    {before: set("X-Acs-Date", "noon"), want: "InvalidTimeStamp.Format"},
+		"a date in words":    {before: set("X-Acs-Date", "noon"), want: "InvalidTimeStamp.Expired"},
 		"an unsigned date":   {after: unsign("x-acs-date"), want: "IncompleteSignature"},
 		"half a header":      {after: set("Authorization", schemeV3+" Credential=a"), want: "IncompleteSignature"},
 		"no action":          {before: set("X-Acs-Action", ""), want: "MissingParameter"},
 		"no version":         {before: set("X-Acs-Version", ""), want: "MissingParameter"},
 		"an unknown action":  {before: set("X-Acs-Action", "DropImage"), want: "InvalidAction.NotFound"},
 		"an unknown version": {before: set("X-Acs-Version", "2015-01-01"), want: "InvalidVersion"},
-		"another method":     {method: "PUT", want: "UnsupportedHTTPMethod"},
+		"another method":     {method: "PUT", want: "InvalidAction.NotFound"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startScenario(t, ecssim.Scenario{
@@ -139,12 +139,12 @@ func TestAV1CallIsVerified(t *testing.T) {
 		"an unknown key":             {before: with("AccessKeyId", "nobody"), want: "InvalidAccessKeyId.NotFound"},
 		"a token too many":           {before: with("SecurityToken", "x"), want: badToken},
 		"no signature":               {after: with("Signature", ""), want: "IncompleteSignature"},
-		"a signature in no base64":   {after: with("Signature", "*"), want: "IncompleteSignature"},
+		"a signature in no base64":   {after: with("Signature", "*"), want: "SignatureDoesNotMatch"},
 		"another method of signing":  {before: with("SignatureMethod", "HMAC-MD5"), want: "IncompleteSignature"},
 		"another version of signing": {before: with("SignatureVersion", "2.0"), want: "IncompleteSignature"},
 		"no nonce":                   {before: with("SignatureNonce", ""), want: "IncompleteSignature"},
 		"no timestamp":               {before: with("Timestamp", ""), want: "IncompleteSignature"},
-		"a timestamp in words":       {before: with("Timestamp", "noon"), want: "InvalidTimeStamp.Format"},
+		"a timestamp in words":       {before: with("Timestamp", "noon"), want: "InvalidTimeStamp.Expired"},
 		"no action":                  {before: with("Action", ""), want: "MissingParameter"},
 	} {
 		t.Run(name, func(t *testing.T) {
