@@ -256,14 +256,20 @@ var _ = Describe("The status", func() {
 
 	It("can hold whatever ECS sends", func() {
 		long := strings.Repeat("ä", 5000)
-		status := imageStatus(&ecs.Image{Name: long, Family: long, Status: long, Usage: long, OwnerID: long, SizeGiB: -1,
-			SnapshotIDs: strings.Split(strings.Repeat("s-", 99), "-")})
+		found := &ecs.Image{Name: long, Family: long, Status: long, Usage: long, OwnerID: long, SizeGiB: -1}
+		for n := range 99 {
+			found.SnapshotIDs = append(found.SnapshotIDs, fmt.Sprint("s-", n, long))
+		}
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
 		image := w.get(id)
-		status.SnapshotIDs = nil
-		image.Status.Image = status
-		Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
+		for _, code := range []string{"1.ImageIsCreating", "Forbidden." + long[:120], "…/…"} {
+			o, err := failed(&ecs.Error{Code: code, Message: long, RequestID: long})
+			Expect(err).NotTo(HaveOccurred())
+			o.found = found
+			o.apply(image, metav1.NewTime(w.clock.Now()))
+			Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
+		}
 	})
 })
 

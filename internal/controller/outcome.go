@@ -127,25 +127,28 @@ func readyReason(image *v1alpha1.CustomImage) string {
 
 // reasonOf makes a condition's reason from an ECS code: the code without whatever a reason may not hold.
 func reasonOf(code string) string {
-	return clip(strings.Map(func(c rune) rune {
+	letters := strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
 			return c
 		}
 		return -1
-	}, code), 256)
+	}, code)
+	return strings.TrimLeft(letters, "0123456789")
 }
 
 // imageStatus keeps of an image what the status holds, cut to the lengths that the API allows: a status that
 // the API server refused would leave the object without a word.
 func imageStatus(found *ecs.Image) *v1alpha1.ImageStatus {
 	status := &v1alpha1.ImageStatus{
-		Name:        clip(found.Name, 256),
-		Family:      clip(found.Family, 256),
-		SizeGiB:     ptr.To(max(0, found.SizeGiB)),
-		State:       clip(found.Status, 64),
-		Usage:       clip(found.Usage, 64),
-		OwnerID:     clip(found.OwnerID, 64),
-		SnapshotIDs: found.SnapshotIDs[:min(len(found.SnapshotIDs), 64)],
+		Name:    clip(found.Name, 256),
+		Family:  clip(found.Family, 256),
+		SizeGiB: ptr.To(max(0, found.SizeGiB)),
+		State:   clip(found.Status, 64),
+		Usage:   clip(found.Usage, 64),
+		OwnerID: clip(found.OwnerID, 64),
+	}
+	for _, id := range found.SnapshotIDs[:min(len(found.SnapshotIDs), 64)] {
+		status.SnapshotIDs = append(status.SnapshotIDs, clip(id, 64))
 	}
 	if !found.CreationTime.IsZero() {
 		status.CreationTime = ptr.To(metav1.NewTime(found.CreationTime))

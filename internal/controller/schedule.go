@@ -41,6 +41,9 @@ func (b *Backoff) Set(text string) error {
 // computed from these alone, so it survives a restart, and nobody counts. Each attempt is early by up to half
 // its wait, by a part that depends on the object: objects that got stuck together do not come back together.
 func (b Backoff) next(start, now time.Time, uid types.UID) time.Time {
+	if start.After(now) { // by the clock of another node
+		start = now
+	}
 	early := fraction(uid) / 2
 	wait := b.First
 	for nominal := start.Add(wait); ; nominal = nominal.Add(wait) {

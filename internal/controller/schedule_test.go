@@ -40,6 +40,12 @@ func TestTheNextAttemptOfAnOldObstacleIsAheadAndWithinTheLongestWait(t *testing.
 	}
 }
 
+func TestAClockThatWasAheadDoesNotKeepAnObjectWaiting(t *testing.T) {
+	now := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
+	next := Backoff{First: time.Second, Longest: time.Minute}.next(now.Add(time.Hour), now, "an-object")
+	NewWithT(t).Expect(next).To(BeTemporally("<=", now.Add(time.Second)))
+}
+
 func TestObjectsThatGotStuckTogetherComeBackSpreadOut(t *testing.T) {
 	g := NewWithT(t)
 	backoff := Backoff{First: 30 * time.Second, Longest: 10 * time.Minute}

@@ -80,10 +80,13 @@ func (c *Client) DescribeImages(ctx context.Context, regionID string, filter url
 		if _, err := c.api.Do(ctx, call("DescribeImages", regionID, query), &answer); err != nil {
 			return nil, err
 		}
+		if answer.TotalCount == nil { // or a misrouted answer would say that there are no images
+			return nil, &Error{Code: openapi.CodeUnusableAnswer, Message: "DescribeImages told no TotalCount."}
+		}
 		for _, image := range answer.Images.Image {
 			images = append(images, image.image())
 		}
-		if len(answer.Images.Image) == 0 || len(images) >= answer.TotalCount {
+		if len(answer.Images.Image) == 0 || page*maxPageSize >= *answer.TotalCount {
 			return images, nil
 		}
 	}

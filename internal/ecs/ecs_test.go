@@ -110,6 +110,36 @@ func TestFindImageComparesTheIDItself(t *testing.T) {
 	g.Expect(found).To(BeNil())
 }
 
+// That an image is not shown is what lets its object go, so it has to be said, not left out.
+func TestAnAnswerThatDoesNotCountIsNoProofThatAnImageIsGone(t *testing.T) {
+	for name, body := range map[string]string{
+		"another operation's":       `{"RequestId":"r"}`,
+		"an error with a 200":       `{"RequestId":"r","Code":"InternalError","Message":"Try again."}`,
+		"an error with a count":     `{"RequestId":"r","Code":"InternalError","Message":"Try again.","TotalCount":0}`,
+		"another operation's (XML)": `<DeleteImageResponse><RequestId>r</RequestId></DeleteImageResponse>`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			client := clientOf(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, body) }))
+			_, err := client.FindImage(context.Background(), region, "m-bp1")
+			g.Expect(err).To(HaveOccurred())
+			g.Expect(ecs.Lookup(openapi.ErrorCode(err)).Class).To(Equal(ecs.Transient))
+		})
+	}
+}
+
+func TestReadingPagesEndsAlthoughTheServerRepeatsItself(t *testing.T) {
+	g := NewWithT(t)
+	calls := 0
+	client := clientOf(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		calls++
+		_, _ = fmt.Fprint(w, `{"RequestId":"r","TotalCount":250,"Images":{"Image":[{"ImageId":"m-bp1"}]}}`)
+	}))
+	_, err := client.DescribeImages(context.Background(), region, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(calls).To(Equal(3))
+}
+
 func TestImagesAreReadInEveryFormThatECSSends(t *testing.T) {
 	want := ecs.Image{ImageID: "m-bp1", Name: "web-1", OwnerID: "1098", SizeGiB: 40,
 		CreationTime: time.Date(2019, 11, 15, 6, 7, 0, 0, time.UTC), SnapshotIDs: []string{"s-1"}}

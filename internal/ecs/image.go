@@ -20,7 +20,7 @@ type Image struct {
 
 // describeImagesAnswer is the answer on the wire. Lists are nested twice.
 type describeImagesAnswer struct {
-	TotalCount int `json:"TotalCount" xml:"TotalCount"`
+	TotalCount *int `json:"TotalCount" xml:"TotalCount"`
 	Images     struct {
 		Image []imageAnswer `json:"Image" xml:"Image"`
 	} `json:"Images" xml:"Images"`

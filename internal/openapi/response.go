@@ -28,8 +28,11 @@ const (
 // codeThrottled is the code under which the gate refuses a call by itself.
 const codeThrottled = "Throttling"
 
-// maxMessage bounds the text of an error, in bytes.
-const maxMessage = 512
+// What is kept of an error's code and text, in bytes: a status has to hold them.
+const (
+	maxCode    = 128
+	maxMessage = 512
+)
 
 // Error is a call that did not succeed. Decide on Code alone: texts change, and one HTTP status stands for
 // many things.
@@ -71,13 +74,20 @@ type envelope struct {
 	Message   string `json:"Message" xml:"Message"`
 }
 
-// decode tells a success from everything else: it is a 2xx with a RequestId in its body, and nothing but that.
+// decode tells a success from everything else: it is a 2xx with a RequestId in its body and without a Code.
 func decode(response *http.Response, body []byte, accessKeyID string, out any) (string, error) {
 	var answer envelope
 	parsed := unmarshal(body, &answer)
-	ok := response.StatusCode/100 == 2
 	switch {
-	case ok && parsed == nil && answer.RequestID != "":
+	case parsed == nil && answer.Code != "":
+		return "", &Error{
+			Code:       cut(answer.Code, maxCode),
+			Message:    stableText(answer.Message, answer.RequestID, accessKeyID),
+			RequestID:  answer.RequestID,
+			HTTPStatus: response.StatusCode,
+			Wait:       throttleWait(response.Header),
+		}
+	case parsed == nil && answer.RequestID != "" && response.StatusCode/100 == 2:
 		if out == nil {
 			return answer.RequestID, nil
 		}
@@ -85,14 +95,6 @@ func decode(response *http.Response, body []byte, accessKeyID string, out any) (
 			return "", unusable(response, answer.RequestID, "an answer of an unexpected form")
 		}
 		return answer.RequestID, nil
-	case !ok && parsed == nil && answer.Code != "":
-		return "", &Error{
-			Code:       answer.Code,
-			Message:    stableText(answer.Message, answer.RequestID, accessKeyID),
-			RequestID:  answer.RequestID,
-			HTTPStatus: response.StatusCode,
-			Wait:       throttleWait(response.Header),
-		}
 	case len(body) == 0:
 		return "", unusable(response, "", "an empty body")
 	default:
@@ -135,11 +137,14 @@ func stableText(message, requestID, accessKeyID string) string {
 	if accessKeyID != "" {
 		message = strings.ReplaceAll(message, accessKeyID, Credentials{}.String())
 	}
-	message = strings.TrimSpace(message)
-	if len(message) > maxMessage {
-		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
+	return cut(strings.TrimSpace(message), maxMessage)
+}
+
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
 	}
-	return message
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 var timeLeft = regexp.MustCompile(`TimeLeft:(\d+)`)
