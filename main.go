@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap/zapcore"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // for kubeconfigs that log in with a plugin
@@ -107,7 +108,7 @@ func parseFlags() (*settings, error) {
 		"Serve metrics with TLS, to those alone whom the cluster authenticates and authorizes.")
 	flag.StringVar(&m.HealthProbeBindAddress, "health-probe-bind-address", ":8081",
 		"Where /healthz and /readyz are served; 0 for nowhere.")
-	var logging zap.Options
+	logging := zap.Options{StacktraceLevel: zapcore.PanicLevel} // that ECS cannot be reached needs no stack trace
 	logging.BindFlags(flag.CommandLine)
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logging)))

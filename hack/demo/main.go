@@ -1,9 +1,9 @@
-// Command demo shows the operator at work on a machine with nothing but Go: on a real kube-apiserver, and with a
-// simulator in place of ECS. It walks one image after another through every documented error of DeleteImage to its
-// deletion, prints what a user would type and see, and checks each step. With --sandbox it starts the same and stays.
+// Command demo shows the operator at work, on a control plane and a simulated cloud of its own: it takes one image
+// after another through every documented error of DeleteImage to its deletion, and checks each step. With --sandbox
+// it starts the same and leaves the work to a person.
 //
-// It runs in the root of the project, needs bin/manager, and takes the control plane from KUBEBUILDER_ASSETS; `make
-// demo` and `make sandbox` see to that.
+// It wants bin/manager, and a control plane's binaries in the directory KUBEBUILDER_ASSETS. The project's root is
+// its working directory. `make demo` and `make sandbox` see to all three.
 package main
 
 import (
@@ -18,36 +18,54 @@ import (
 )
 
 func main() {
-	sandbox := flag.Bool("sandbox", false, "Start what the demo starts, and stay.")
+	sandbox := flag.Bool("sandbox", false, "start everything, print what to try, and stay until Ctrl-C")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// SIGHUP is what a closed terminal sends.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := run(ctx, *sandbox); err != nil {
-		fmt.Fprintln(os.Stderr, "\ndemo:", err)
+	if err := run(withParent(ctx), *sandbox); err != nil {
+		fmt.Fprintln(os.Stderr, "\ndemo: "+err.Error())
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, sandbox bool) (err error) {
-	began := time.Now()
-	fmt.Println("Starting etcd, kube-apiserver, a simulator of ECS, and the operator.")
-	s := &stage{}
-	// Whatever has been started by then is stopped, on a failure as well as on Ctrl-C.
-	defer func() { err = errors.Join(err, s.stop()) }()
-	if err := s.start(ctx); err != nil {
+// errInterrupted is the end that somebody asked for.
+var errInterrupted = errors.New("interrupted; everything it started is stopped")
+
+// run plays the scenes or keeps the sandbox, and leaves nothing behind. It praises nothing before all is over.
+func run(ctx context.Context, sandbox bool) error {
+	started := time.Now()
+	s, err := raise(ctx, sandbox)
+	summary := ""
+	switch {
+	case err != nil:
+	case sandbox:
+		err = s.sandbox()
+	default:
+		summary, err = play(s)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = errInterrupted
+	}
+	if err = errors.Join(err, s.close(err)); err != nil {
 		return err
 	}
-	if sandbox {
-		return s.stay(ctx)
+	if !sandbox {
+		fmt.Printf("%s in %d s; everything it started is stopped.\n", summary, int(time.Since(started).Seconds()+0.5))
 	}
-	for number, scene := range scenes {
-		if err := s.play(ctx, number+1, scene); err != nil {
-			return fmt.Errorf("scene %d, %s: %w", number+1, scene.title, err)
-		}
-	}
-	if err := s.checkTheEnd(); err != nil {
-		return err
-	}
-	fmt.Printf("\n%d scenes, %d checks passed in %.0f s.\n", len(scenes), s.checks, time.Since(began).Seconds())
 	return nil
+}
+
+// withParent returns a context that ends with the parent process too: a SIGTERM that reaches `go run` ends that
+// alone, and would leave its child behind.
+func withParent(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	parent := os.Getppid()
+	go func() {
+		defer cancel()
+		for ctx.Err() == nil && os.Getppid() == parent {
+			time.Sleep(250 * time.Millisecond)
+		}
+	}()
+	return ctx
 }

@@ -1,242 +1,214 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
-	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 )
 
-// patience is how long anything may take that a scene waits for.
-const patience = 30 * time.Second
-
-func (s *stage) play(ctx context.Context, number int, c scene) error {
-	fmt.Printf("\n%d. %s\n\n", number, c.title)
-	for _, act := range []func(context.Context, scene) error{s.create, s.delete, s.meetObstacle, s.clear, s.watchItGo} {
-		if err := act(ctx, c); err != nil {
-			return err
+// play shows all scenes, and returns how many checks passed.
+func play(s *stage) (string, error) {
+	d := &demo{stage: s}
+	d.opening()
+	if d.err != nil {
+		return "", fmt.Errorf("before the first scene: %w", d.err)
+	}
+	for i := range scenes {
+		d.heading(fmt.Sprintf("%d/%d", i+1, len(scenes)), scenes[i].title)
+		d.play(&scenes[i])
+		if d.err != nil {
+			return "", fmt.Errorf("scene %d, %s: %w", i+1, scenes[i].title, d.err)
 		}
 	}
-	return nil
+	d.finale()
+	if d.err != nil {
+		return "", fmt.Errorf("after the last scene: %w", d.err)
+	}
+	return fmt.Sprintf("%s\n%d scenes, %d checks passed", table(), len(scenes), d.checks), nil
 }
 
-// create has an image in ECS, makes an object for it, and waits until that says how the image is.
-func (s *stage) create(ctx context.Context, c scene) error {
-	if c.image.ImageID != "" {
-		c.image.RegionID = region
-		if err := s.sim.PutImage(c.image); err != nil {
-			return err
+// table sums up the scenes, all of which were played as it says.
+func table() string {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "OBJECT\tOBSTACLE\tCONDITION\tEVENT AT THE END\tIMAGE")
+	for _, s := range scenes {
+		fate := "deleted"
+		switch {
+		case s.none:
+			fate = "there was none"
+		case s.keeps():
+			fate = "still there"
 		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.name, cmp.Or(s.code, "-"), cmp.Or(s.condition, "-"), s.event, fate)
 	}
-	if err := s.writeManifest(c.name, c.imageID(), c.spec); err != nil {
-		return err
-	}
-	if err := s.kubectl(ctx, "apply", "-f", c.name+".yaml"); err != nil {
-		return err
-	}
-	reason := v1alpha1.ReasonAvailable
-	if c.image.ImageID == "" {
-		reason = c.reason
-	}
-	if err := s.waitForReason(ctx, c.name, reason); err != nil {
-		return err
-	}
-	return s.check(claim{s.deletions(c) == 0, "no DeleteImage is called for a live object"})
+	_ = w.Flush() // to memory
+	return text.String()
 }
 
-func (s *stage) writeManifest(name, imageID, spec string) error {
-	manifest := fmt.Sprintf("apiVersion: ecs.imagegc.io/v1alpha1\nkind: CustomImage\nmetadata:\n  name: %s\n"+
-		"spec:\n  regionID: %s\n  imageID: %s\n%s", name, region, imageID, spec)
-	return os.WriteFile(filepath.Join(s.dir, name+".yaml"), []byte(manifest), 0o600)
+func (d *demo) heading(number, title string) {
+	line := fmt.Sprintf("── %s  %s ", number, title)
+	d.say(line + strings.Repeat("─", max(0, 96-len([]rune(line)))) + "\n")
 }
 
-func (s *stage) delete(ctx context.Context, c scene) error {
-	if err := s.show(ctx, c, c.image.ImageID == ""); err != nil {
-		return err
-	}
-	return s.kubectl(ctx, "delete", "cimg", c.name, "--wait=false")
+func (d *demo) opening() {
+	d.say("It runs. All that follows is what the real kubectl prints; long lines are broken.\n" +
+		"The operator is a process of its own and has the role that it is shipped with, no more:\n")
+	d.showRefused("no", "auth", "can-i", "delete", "customimages",
+		"--as=system:serviceaccount:"+namespace+":"+serviceAccount)
+	d.say("\nOne image is watched and never deleted, to see at the end that it is still there:\n")
+	d.live(&watched)
 }
 
-// meetObstacle waits until the object says what is in the way, and checks that image and object stay.
-func (s *stage) meetObstacle(ctx context.Context, c scene) error {
-	if c.obstacle == "" || c.image.ImageID == "" {
-		return nil
+// play takes one object from its creation to its end.
+func (d *demo) play(s *scene) {
+	d.say(s.story + "\n")
+	if !s.none {
+		image := s.image
+		image.RegionID, image.Name = region, s.name
+		s.image = image
+		d.putImage(s.image)
 	}
-	if err := s.waitForReason(ctx, c.name, c.reason); err != nil {
-		return err
+	d.live(s)
+	asked := time.Now()
+	d.show("deleted", "delete", "cimg", s.name, "--wait=false")
+	if s.wayOut != nil {
+		d.stuck(s)
+		s.wayOut(d, s)
 	}
-	if err := s.show(ctx, c, true); err != nil {
-		return err
-	}
-	image, err := s.get(ctx, c.name)
-	if err != nil {
-		return err
-	}
-	return s.check(
-		claim{meta.IsStatusConditionTrue(image.Status.Conditions, c.obstacle), "the condition " + c.obstacle + " is True"},
-		claim{controllerutil.ContainsFinalizer(image, v1alpha1.Finalizer), "the finalizer keeps the object"},
-		claim{s.exists(c), "the image is still in ECS"},
-		claim{s.deletions(c) > 0, "ECS was asked to delete the image"},
-	)
+	d.gone(s, asked)
 }
 
-// show prints the object as `kubectl get` shows it, and what its message says.
-func (s *stage) show(ctx context.Context, c scene, message bool) error {
-	if err := s.kubectl(ctx, "get", "cimg", c.name); err != nil || !message {
-		return err
+// live creates the object, and sees what it says while nobody asks for a deletion.
+func (d *demo) live(s *scene) {
+	file := s.name + ".yaml"
+	text := manifest(ecssim.Image{ImageID: s.image.ImageID, RegionID: region, Name: s.name}, s.spec)
+	if err := os.WriteFile(filepath.Join(d.dir, file), []byte(text), 0o600); err != nil {
+		d.err = err
 	}
-	return s.kubectl(ctx, "get", "cimg", c.name, "-o",
-		`jsonpath={.status.conditions[?(@.type=="Ready")].message}{"\n"}`)
+	if s == &scenes[0] || s.spec != "" {
+		d.say("$ cat " + file + "\n" + strings.TrimSpace(text))
+	}
+	d.show("created", "apply", "-f", file)
+	what, reason, conditions := "Ready is True", "Available", []string{"Ready"}
+	if s.none {
+		what, reason, conditions = "NotFound and Stalled are True", reasonOf(s.code), []string{s.condition, "Stalled"}
+	}
+	d.eventually(what, conditions, func() any { return inForce(d.object(s)) })
+	d.show(reason, "get", "cimg", s.name)
+	d.expect("the finalizer is in place", true, slices.Contains(d.object(s).Finalizers, v1alpha1.Finalizer))
+	d.expect("DeleteImage was not called", 0, len(d.deletions(s)))
+	d.checked()
 }
 
-// clear takes the obstacle away, or waits for ECS to do so.
-func (s *stage) clear(ctx context.Context, c scene) error {
-	if c.then != "" {
-		fmt.Println("\n-- " + c.then + "\n")
-	}
-	switch {
-	case c.inECS != nil:
-		image := *c.inECS
-		image.RegionID = region
-		return s.sim.PutImage(image)
-	case c.patch != "":
-		return s.kubectl(ctx, "patch", "cimg", c.name, "--type=merge", "-p", c.patch)
-	case c.annotate != "":
-		return s.kubectl(ctx, "annotate", "cimg", c.name, c.annotate)
-	}
-	return nil
+// manifest writes an object that has the name of its image.
+func manifest(image ecssim.Image, spec string) string {
+	return fmt.Sprintf(`apiVersion: %s
+kind: CustomImage
+metadata:
+  name: %s
+  namespace: %s
+spec:
+  regionID: %s
+  imageID: %s
+%s`, v1alpha1.GroupVersion, image.Name, namespace, image.RegionID, image.ImageID, spec)
 }
 
-// watchItGo waits for the end of the object, and checks how it was announced and what became of the image.
-func (s *stage) watchItGo(ctx context.Context, c scene) error {
-	if err := s.kubectl(ctx, "wait", "--for=delete", "cimg/"+c.name, "--timeout="+patience.String()); err != nil {
-		return err
+// stuck sees what the object says while ECS refuses.
+func (d *demo) stuck(s *scene) {
+	condition, reason := s.condition, reasonOf(s.code)
+	d.show("condition met", "wait", "cimg/"+s.name, "--for=condition="+condition, "--timeout="+patience.String())
+	d.show(reason, "get", "cimg", s.name)
+	d.show(s.code+": ", "get", "cimg", s.name, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].message}`)
+	object, sum := d.object(s), "Stalled"
+	if s.passes {
+		sum = "Reconciling"
 	}
-	if _, err := s.get(ctx, c.name); !apierrors.IsNotFound(err) {
-		return fmt.Errorf("want the object gone, got %w", err)
-	}
-	if err := s.waitUntil(ctx, "the event "+c.end, func(ctx context.Context) (bool, error) {
-		ends, err := s.ends(ctx, c.name)
-		return len(ends) > 0, err
-	}); err != nil {
-		return err
-	}
-	if err := s.kubectl(ctx, "get", "events", "--field-selector=involvedObject.name="+c.name+",reason="+c.end,
-		"-o", "custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message"); err != nil {
-		return err
-	}
-	ends, err := s.ends(ctx, c.name)
-	if err != nil {
-		return err
-	}
-	called := s.deletions(c) > 0
-	fate := "The image is gone from ECS."
-	if c.stays {
-		fate = "The image is still in ECS."
-	} else if c.image.ImageID == "" {
-		fate = "There is no such image in ECS, and there was none."
-	}
-	fmt.Println("\n-- " + fate)
-	return s.check(
-		claim{strings.Join(ends, ",") == c.end, "the end is announced once, as " + c.end},
-		claim{s.exists(c) == c.stays, fate},
-		claim{called == (c.end != v1alpha1.EventRetained), "DeleteImage is called, if the image is not retained"},
-	)
+	want := slices.Sorted(slices.Values([]string{condition, sum}))
+	d.expect(strings.Join(want, " and ")+" are True, nothing else is", want, inForce(object))
+	d.expect("Ready is False with the same reason", "False "+reason, readiness(object))
+	d.expect("the finalizer is still in place", true, slices.Contains(object.Finalizers, v1alpha1.Finalizer))
+	d.expect("ECS still has the image", true, d.exists(s.image.ImageID))
+	d.checked()
 }
 
-// checkTheEnd looks back on all scenes.
-func (s *stage) checkTheEnd() error {
-	for _, call := range s.sim.Calls() {
-		if !call.SignatureValid {
-			return fmt.Errorf("a call of %s had no valid signature", call.Action)
-		}
-	}
-	left := len(s.sim.Images())
-	return s.check(claim{left == 2, fmt.Sprintf("two images are left in ECS, those that were to stay; there are %d", left)})
-}
-
-// claim is something that has to be so.
-type claim struct {
-	so   bool
-	what string
-}
-
-// check counts what is as it should be, and returns an error for the first that is not.
-func (s *stage) check(claims ...claim) error {
-	for _, claim := range claims {
-		if !claim.so {
-			return fmt.Errorf("not so: %s; the end of the operator's log:\n%s", claim.what, s.logTail())
-		}
-		s.checks++
-	}
-	return nil
-}
-
-func (s *stage) waitForReason(ctx context.Context, name, want string) error {
-	return s.waitUntil(ctx, fmt.Sprintf("%s to have the reason %s", name, want), func(ctx context.Context) (bool, error) {
-		image, err := s.get(ctx, name)
-		if err != nil {
-			return false, err
-		}
-		ready := meta.FindStatusCondition(image.Status.Conditions, v1alpha1.ConditionReady)
-		return ready != nil && ready.Reason == want, nil
+// gone sees how the object goes, and what becomes of the image.
+func (d *demo) gone(s *scene, asked time.Time) {
+	d.eventually("the object is gone", true, func() any {
+		return apierrors.IsNotFound(d.client.Get(d.ctx, d.key(s), &v1alpha1.CustomImage{}))
 	})
-}
-
-func (s *stage) waitUntil(ctx context.Context, what string, is wait.ConditionWithContextFunc) error {
-	if err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, is); err != nil {
-		return fmt.Errorf("wait for %s: %w; the end of the operator's log:\n%s", what, err, s.logTail())
+	d.showRefused("(NotFound)", "get", "cimg", s.name)
+	want := map[string]int{s.event: 1}
+	if s.code != "" {
+		want[reasonOf(s.code)] = 1
 	}
-	s.checks++
-	return nil
+	if !s.none {
+		want["Available"] = 1
+	}
+	d.eventually("its events are "+strings.Join(slices.Sorted(maps.Keys(want)), ", ")+", once each", want,
+		func() any { return d.events(s) })
+	kind := map[bool]string{true: "Warning", false: "Normal"}[s.none]
+	d.show(kind+"   "+s.event, "get", "events.events.k8s.io", "--field-selector=regarding.name="+s.name+",reason="+s.event,
+		"--output=custom-columns=TYPE:.type,REASON:.reason,NOTE:.note")
+	fate := map[bool]string{true: "the image is still in ECS", false: "ECS has no such image"}
+	d.expect(fate[s.keeps()], s.keeps(), d.exists(s.image.ImageID))
+	d.expectCalls(s, asked)
+	d.checked()
 }
 
-func (s *stage) get(ctx context.Context, name string) (*v1alpha1.CustomImage, error) {
-	image := &v1alpha1.CustomImage{}
-	return image, s.admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, image)
+// expectCalls checks when DeleteImage was called for the image, and what it answered.
+func (d *demo) expectCalls(s *scene, asked time.Time) {
+	early, got := false, []string{}
+	for _, call := range d.deletions(s) {
+		early = early || call.Time.Before(asked)
+		answer := cmp.Or(call.Code, success)
+		if call.Force {
+			answer += withForce
+		}
+		got = append(got, answer)
+	}
+	want, what := s.answers(), "DeleteImage was never called"
+	if len(want) > 0 {
+		what = "DeleteImage answered " + strings.Join(want, ", then ")
+	}
+	d.expect(what, want, slices.Compact(got))
+	d.expect("no DeleteImage came before it was asked for", false, early)
 }
 
-func (s *stage) exists(c scene) bool {
-	_, ok := s.sim.Image(c.imageID())
-	return ok
-}
-
-// deletions counts the calls of DeleteImage about the image of a scene.
-func (s *stage) deletions(c scene) int {
-	count := 0
-	for _, call := range s.sim.Calls() {
-		if call.Action == "DeleteImage" && call.ImageID == c.imageID() {
-			count++
+// finale sees that nothing else happened, and that the operator stops when it is told to.
+func (d *demo) finale() {
+	d.heading("the end", "What nobody asked to delete")
+	d.show(watched.name, "get", "cimg")
+	d.expect("the object that was never deleted is Ready", "True Available", readiness(d.object(&watched)))
+	d.expect("DeleteImage was never called for its image", 0, len(d.deletions(&watched)))
+	left, endings := []string{bystander, watched.image.ImageID}, map[string]int{}
+	for i := range scenes {
+		endings[scenes[i].event]++
+		if scenes[i].keeps() {
+			left = append(left, scenes[i].image.ImageID)
 		}
 	}
-	return count
-}
-
-// ends lists the reasons of the events that say how an object went.
-func (s *stage) ends(ctx context.Context, name string) ([]string, error) {
-	var events eventsv1.EventList
-	if err := s.admin.List(ctx, &events, client.InNamespace(namespace)); err != nil {
-		return nil, err
+	slices.Sort(left)
+	d.expect("ECS has the images that were to stay: "+strings.Join(left, ", "), left, d.imageIDs())
+	announced := d.events(nil)
+	maps.DeleteFunc(announced, func(reason string, _ int) bool { return endings[reason] == 0 })
+	d.expect("each end was announced once", endings, announced)
+	unsigned := slices.ContainsFunc(d.cloud.Calls(), func(c ecssim.Call) bool { return !c.SignatureValid })
+	d.expect("every call to ECS was signed with the key", false, unsigned)
+	if d.err == nil {
+		state, err := d.operator.stop()
+		d.expect("the operator stops on SIGTERM, with status 0", cleanExit, cmp.Or(state, fmt.Sprint(err)))
 	}
-	var reasons []string
-	for _, event := range events.Items {
-		switch event.Reason {
-		case v1alpha1.EventDeleted, v1alpha1.EventNotFound, v1alpha1.EventRetained, v1alpha1.EventReleased:
-			if event.Regarding.Name == name {
-				reasons = append(reasons, event.Reason)
-			}
-		}
-	}
-	return reasons, nil
+	d.checked()
 }

@@ -2,61 +2,109 @@ package main
 
 import (
 	"context"
+	_ "embed"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"text/template"
+	"time"
+
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 )
 
-const sandboxText = `
-In another terminal:
+//go:embed sandbox.yaml
+var scenarioOfSandbox []byte
 
-  export KUBECONFIG=%[1]s/kubeconfig PATH=%[2]s:$PATH
-  kubectl apply -f %[1]s                   # an object for each image
-  kubectl get cimg -w                      # leave it running
-  kubectl delete cimg web-1                # goes at once
-  kubectl delete cimg web-2 --wait=false   # does not: read why, and what to do
-  kubectl get cimg web-2 -o wide
-  kubectl describe cimg web-2
+//go:embed sandbox.txt
+var guide string
 
-Clear the obstacle in ECS, or force the deletion:
+// sandbox leaves everything to a person, until that is enough.
+func (s *stage) sandbox() error {
+	manifests := filepath.Join(s.dir, "manifests")
+	if err := s.writeManifests(manifests); err != nil {
+		return err
+	}
+	err := template.Must(template.New("guide").Parse(guide)).Execute(os.Stdout, map[string]string{
+		"Kubeconfig": s.kubeconfig,
+		"Assets":     s.assets,
+		"Manifests":  manifests,
+		"Simulator":  s.cloudURL,
+		"Log":        s.operator.log,
+		"Images":     describe(s.cloud.Images()),
+	})
+	if err != nil {
+		return err
+	}
+	<-s.ctx.Done()
+	if cause := context.Cause(s.ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	fmt.Println("\nStopping ...")
+	return nil
+}
 
-  curl -X PUT %[3]s/_sim/images/m-bp1web0002 -d '{"imageID":"m-bp1web0002","regionID":"cn-hangzhou"}'
-  kubectl patch cimg web-2 --type=merge -p '{"spec":{"force":true}}'
-
-Try again at once, instead of when the next attempt is due, or let an object go and leave its image:
-
-  kubectl annotate cimg web-4 --overwrite ecs.imagegc.io/retry-at="$(date)"
-  kubectl annotate cimg web-4 ecs.imagegc.io/release=m-bp1web0004
-
-What ECS has and was asked, and a fault put in on purpose:
-
-  curl %[3]s/_sim/state
-  curl -X POST %[3]s/_sim/faults -d '{"action":"DeleteImage","kind":"garbage","times":3}'
-
-The operator's log is %[1]s/manager.log. Ctrl-C ends all this and leaves nothing behind.
-`
-
-// stay has the images of all scenes in ECS at once, tells what to try, and waits to be stopped.
-func (s *stage) stay(ctx context.Context) error {
-	for _, c := range scenes {
-		if err := s.writeManifest(c.name, c.imageID(), c.spec); err != nil {
-			return err
+// writeManifests writes one for each image, and one for an image that is not there.
+func (s *stage) writeManifests(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	images := append(s.cloud.Images(), ecssim.Image{ImageID: "m-bp1typo", RegionID: region, Name: "typo"})
+	for _, image := range images {
+		spec := ""
+		if image.Name == watched.name {
+			spec = retain
 		}
-		if c.image.ImageID == "" {
-			continue
-		}
-		c.image.RegionID = region
-		if err := s.sim.PutImage(c.image); err != nil {
+		file := filepath.Join(dir, image.Name+".yaml")
+		if err := os.WriteFile(file, []byte(manifest(image, spec)), 0o600); err != nil {
 			return err
 		}
 	}
-	assets := filepath.Dir(s.cluster.ControlPlane.KubectlPath)
-	fmt.Printf(sandboxText, s.dir, assets, s.simURL)
-	select {
-	case <-ctx.Done():
-		fmt.Println("\nStopping.")
-		return nil
-	case err := <-s.managerEnd:
-		s.managerEnd <- err
-		return fmt.Errorf("the operator ended by itself")
+	return nil
+}
+
+// describe lists images by name, with what a deletion will meet.
+func describe(images []ecssim.Image) string {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
+	slices.SortFunc(images, func(a, b ecssim.Image) int { return strings.Compare(a.Name, b.Name) })
+	for _, image := range images {
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", image.Name, image.ImageID, obstacles(image))
 	}
+	_ = w.Flush() // to memory
+	return text.String()
+}
+
+func obstacles(image ecssim.Image) string {
+	var all []string
+	if len(image.UsedBy) > 0 {
+		all = append(all, "used by "+strings.Join(image.UsedBy, " and "))
+	}
+	if len(image.SharedWith) > 0 {
+		all = append(all, "shared with account "+strings.Join(image.SharedWith, " and "))
+	}
+	if image.Public {
+		all = append(all, "public")
+	}
+	for _, operation := range []struct {
+		what string
+		left ecssim.Duration
+	}{
+		{"copied", image.Copying}, {"imported", image.Importing},
+		{"exported", image.Exporting}, {"created", image.Creating},
+	} {
+		switch {
+		case operation.left == ecssim.Forever:
+			all = append(all, "being "+operation.what+", for ever")
+		case operation.left > 0:
+			all = append(all, fmt.Sprintf("being %s, for %s", operation.what, time.Duration(operation.left)))
+		}
+	}
+	if len(all) == 0 {
+		return "nothing in the way"
+	}
+	return strings.Join(all, "; ")
 }

@@ -1,30 +1,27 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
+	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
-	"sigs.k8s.io/yaml"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
@@ -32,200 +29,172 @@ import (
 
 const (
 	namespace = "imagegc-system"
-	region    = "cn-hangzhou"
+	account   = "1234567890123456"
 	keyID     = "demo-id"
-	keySecret = "demo-secret" // #nosec G101: of the simulator
+	keySecret = "demo-secret"
 )
 
-// stage is all that a scene plays on.
+// stage is a control plane, a simulated cloud, and the operator between them.
 type stage struct {
-	dir        string // of manifests, kubeconfigs and the operator's log; gone at the end
-	cluster    *envtest.Environment
-	admin      client.Client
-	kubeconfig string // of the person at the keyboard
-	sim        *ecssim.Server
-	simServer  *http.Server
-	simURL     string
-	manager    *exec.Cmd
-	managerEnd chan error
-	checks     int
+	ctx        context.Context // ends with the demo, or with the operator
+	dir        string          // all files but the operator's log
+	assets     string          // the control plane's binaries
+	kubeconfig string          // of the viewer
+	kubectl    kubectl
+	config     *rest.Config
+	client     client.Client // the viewer's too, for the checks
+	cloud      *ecssim.Server
+	cloudURL   string
+	operator   *operator
+	cleanups   []func() error
 }
 
-func (s *stage) start(ctx context.Context) (err error) {
-	ctrl.SetLogger(zap.New(zap.WriteTo(&bytes.Buffer{})))
-	if s.dir, err = os.MkdirTemp("", "ecs-image-gc-"); err != nil {
+// raise starts everything. What it returns is to be closed, on an error as well.
+func raise(ctx context.Context, sandbox bool) (*stage, error) {
+	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard)))
+	s := &stage{ctx: ctx, assets: os.Getenv("KUBEBUILDER_ASSETS")}
+	scenario, backoffs := scenarioOfDemo, []string{"--waiting-backoff=500ms,1s", "--blocked-backoff=500ms,1s"}
+	if sandbox {
+		var err error
+		if scenario, err = ecssim.ParseScenario(scenarioOfSandbox); err != nil {
+			return s, err
+		}
+		backoffs = []string{"--waiting-backoff=2s,10s", "--blocked-backoff=15s,2m"}
+	}
+	fmt.Println("Starting kube-apiserver, etcd and a simulated ECS on this machine ...")
+	for _, step := range []func() error{
+		s.prepare,
+		s.startControlPlane,
+		func() error { return s.startCloud(scenario) },
+		s.install,
+		func() error { return s.startOperator(ctx, backoffs) },
+	} {
+		if ctx.Err() != nil {
+			return s, ctx.Err()
+		}
+		if err := step(); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// close stops what was started, last first. The operator's log outlives an error that it may explain.
+func (s *stage) close(cause error) error {
+	failed := cause != nil && !errors.Is(cause, errInterrupted)
+	if failed {
+		s.operator.printLog() // before its own end fills it
+	}
+	var errs []error
+	for _, cleanup := range slices.Backward(s.cleanups) {
+		errs = append(errs, cleanup())
+	}
+	err := errors.Join(errs...)
+	switch {
+	case err != nil && !failed:
+		s.operator.printLog()
+	case !failed:
+		err = s.operator.removeLog()
+	}
+	return err
+}
+
+// prepare looks for what has to be there, and makes the directory for everything else.
+func (s *stage) prepare() (err error) {
+	if s.assets == "" {
+		return errors.New("KUBEBUILDER_ASSETS names no directory with a control plane: use `make demo`")
+	}
+	if _, err := os.Stat(manager); err != nil {
+		return fmt.Errorf("%w: use `make demo`, or build it in the project's root with `make build`", err)
+	}
+	if s.assets, err = filepath.Abs(s.assets); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{s.startCluster, s.startSimulator, s.startManager} {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := step(ctx); err != nil {
-			return err
-		}
+	if s.dir, err = os.MkdirTemp("", "imagegc-demo-"); err != nil {
+		return err
 	}
+	s.cleanups = append(s.cleanups, func() error { return os.RemoveAll(s.dir) })
 	return nil
 }
 
-func (s *stage) startCluster(ctx context.Context) error {
-	s.cluster = &envtest.Environment{
+func (s *stage) startControlPlane() error {
+	data, certs := filepath.Join(s.dir, "etcd"), filepath.Join(s.dir, "certs")
+	if err := errors.Join(os.Mkdir(data, 0o700), os.Mkdir(certs, 0o700)); err != nil {
+		return err
+	}
+	environment := &envtest.Environment{
+		ControlPlane: envtest.ControlPlane{
+			Etcd:      &envtest.Etcd{DataDir: data},
+			APIServer: &envtest.APIServer{CertDir: certs},
+		},
 		CRDDirectoryPaths:     []string{"config/crd/bases"},
 		ErrorIfCRDPathMissing: true,
+		BinaryAssetsDirectory: s.assets,
+		UseExistingCluster:    ptr.To(false), // whatever the environment says: this deletes things
 	}
-	config, err := s.cluster.Start()
-	if err != nil {
+	s.cleanups = append(s.cleanups, environment.Stop)
+	var err error
+	if s.config, err = environment.Start(); err != nil {
 		return fmt.Errorf("start the control plane: %w", err)
 	}
+	if s.client, err = newClient(s.config); err != nil {
+		return err
+	}
+	s.kubeconfig = filepath.Join(s.dir, "kubeconfig")
+	s.kubectl = kubectl{path: filepath.Join(s.assets, "kubectl"), home: s.dir, kubeconfig: s.kubeconfig}
+	return writeKubeconfig(s.kubeconfig, s.config, &clientcmdapi.AuthInfo{
+		ClientCertificateData: s.config.CertData,
+		ClientKeyData:         s.config.KeyData,
+	})
+}
+
+func newClient(config *rest.Config) (client.Client, error) {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return err
+		return nil, err
 	}
-	if s.admin, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
-		return err
-	}
-	s.kubeconfig, err = s.writeKubeconfig("kubeconfig", s.cluster.KubeConfig)
-	if err != nil {
-		return err
-	}
-	return s.admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
+	return client.New(config, client.Options{Scheme: scheme})
 }
 
-// writeKubeconfig writes a kubeconfig that begins in the namespace of the scenes.
-func (s *stage) writeKubeconfig(name string, data []byte) (string, error) {
-	config, err := clientcmd.Load(data)
-	if err != nil {
-		return "", err
-	}
-	for _, c := range config.Contexts {
-		c.Namespace = namespace
-	}
-	file := filepath.Join(s.dir, name)
-	return file, clientcmd.WriteToFile(*config, file)
+func writeKubeconfig(file string, config *rest.Config, who *clientcmdapi.AuthInfo) error {
+	const name = "demo"
+	content := clientcmdapi.NewConfig()
+	content.Clusters[name] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}
+	content.AuthInfos[name] = who
+	content.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name, Namespace: namespace}
+	content.CurrentContext = name
+	return clientcmd.WriteToFile(*content, file)
 }
 
-func (s *stage) startSimulator(ctx context.Context) error {
-	sim, err := ecssim.New(ecssim.Scenario{
-		AccountID:  "1234567890123456",
-		AccessKeys: []ecssim.AccessKey{{ID: keyID, Secret: keySecret}},
-	}, nil)
+func (s *stage) startCloud(scenario ecssim.Scenario) error {
+	cloud, err := ecssim.New(scenario, nil)
 	if err != nil {
 		return err
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(s.ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	s.sim, s.simURL = sim, "http://"+listener.Addr().String()
-	s.simServer = &http.Server{Handler: sim, ReadHeaderTimeout: time.Minute}
-	go func() { _ = s.simServer.Serve(listener) }()
+	server := &http.Server{Handler: cloud, ReadHeaderTimeout: 10 * time.Second}
+	s.cloud, s.cloudURL = cloud, "http://"+listener.Addr().String()
+	go func() { _ = server.Serve(listener) }()
+	s.cleanups = append(s.cleanups, func() error {
+		cloud.Close()
+		return server.Close()
+	})
 	return nil
 }
 
-// startManager runs the operator.
-func (s *stage) startManager(ctx context.Context) error {
-	kubeconfig, err := s.operatorKubeconfig(ctx)
-	if err != nil {
-		return err
-	}
-	log, err := os.Create(s.managerLog())
-	if err != nil {
-		return err
-	}
-	// It does not end with ctx, but is told to stop, and watched while it does.
-	s.manager = exec.CommandContext(context.WithoutCancel(ctx), "bin/manager",
-		"--kubeconfig="+kubeconfig, "--ecs-endpoint="+s.simURL,
-		"--waiting-backoff=1s,2s", "--blocked-backoff=1s,2s",
-		"--metrics-bind-address=0", "--health-probe-bind-address=0")
-	s.manager.Env = []string{"ALIBABA_CLOUD_ACCESS_KEY_ID=" + keyID, "ALIBABA_CLOUD_ACCESS_KEY_SECRET=" + keySecret}
-	s.manager.Stdout, s.manager.Stderr = log, log
-	s.manager.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this program alone
-	if err := s.manager.Start(); err != nil {
-		s.manager = nil
-		return fmt.Errorf("start the operator: %w", err)
-	}
-	s.managerEnd = make(chan error, 1)
-	go func() { s.managerEnd <- s.manager.Wait(); _ = log.Close() }()
-	return nil
-}
-
-// operatorKubeconfig makes a user of the cluster with the role that is installed for the operator, and no more.
-func (s *stage) operatorKubeconfig(ctx context.Context) (string, error) {
-	data, err := os.ReadFile("config/rbac/role.yaml")
-	if err != nil {
-		return "", err
-	}
-	role := &rbacv1.ClusterRole{}
-	if err := yaml.UnmarshalStrict(data, role); err != nil {
-		return "", err
-	}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "operator"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "operator"}},
-	}
-	if err := errors.Join(s.admin.Create(ctx, role), s.admin.Create(ctx, binding)); err != nil {
-		return "", err
-	}
-	user, err := s.cluster.AddUser(envtest.User{Name: "operator"}, nil)
-	if err != nil {
-		return "", err
-	}
-	config, err := user.KubeConfig()
-	if err != nil {
-		return "", err
-	}
-	return s.writeKubeconfig("operator.kubeconfig", config)
-}
-
-func (s *stage) managerLog() string { return filepath.Join(s.dir, "manager.log") }
-
-// stop ends what start began, and returns an error if the operator did not end as it should.
-func (s *stage) stop() error {
-	var failed error
-	if s.manager != nil {
-		_ = s.manager.Process.Signal(syscall.SIGTERM)
-		select {
-		case err := <-s.managerEnd:
-			if err != nil {
-				failed = fmt.Errorf("the operator ended with %w; the end of its log:\n%s", err, s.logTail())
-			}
-		case <-time.After(30 * time.Second):
-			_ = s.manager.Process.Kill()
-			failed = errors.New("the operator did not stop within 30 s")
+// install gives the operator its namespace and its identity: the service account and the role that it is shipped
+// with.
+func (s *stage) install() error {
+	for _, file := range []string{
+		"config/manager/namespace.yaml",
+		"config/rbac/service_account.yaml", "config/rbac/role.yaml", "config/rbac/role_binding.yaml",
+	} {
+		if out, err := s.kubectl.run(s.ctx, ".", "apply", "-f", file); err != nil {
+			return fmt.Errorf("install %s: %w\n%s", file, err, out)
 		}
-	}
-	if s.simServer != nil {
-		s.sim.Close()
-		_ = s.simServer.Close()
-	}
-	if s.cluster != nil {
-		failed = errors.Join(failed, s.cluster.Stop())
-	}
-	return errors.Join(failed, os.RemoveAll(s.dir))
-}
-
-func (s *stage) logTail() string {
-	data, _ := os.ReadFile(s.managerLog())
-	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	return strings.Join(lines[max(0, len(lines)-10):], "\n")
-}
-
-// kubectl prints a command as a user would type it, runs it, and prints what it prints.
-func (s *stage) kubectl(ctx context.Context, args ...string) error {
-	shown := make([]string, len(args))
-	for i, arg := range args {
-		if shown[i] = arg; strings.ContainsAny(arg, " {}[]?") {
-			shown[i] = "'" + arg + "'"
-		}
-	}
-	fmt.Println("$ kubectl " + strings.Join(shown, " "))
-	command := exec.CommandContext(ctx, s.cluster.ControlPlane.KubectlPath, args...)
-	command.Dir = s.dir
-	command.Env = append(os.Environ(), "KUBECONFIG="+s.kubeconfig)
-	output, err := command.CombinedOutput()
-	fmt.Print(string(output))
-	if err != nil {
-		return fmt.Errorf("kubectl %s: %w", strings.Join(args, " "), err)
 	}
 	return nil
 }

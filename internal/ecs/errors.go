@@ -42,7 +42,7 @@ type Meaning struct {
 }
 
 const (
-	adviceWait = "The deletion is tried again until "
+	adviceWait = "It goes by itself once "
 	adviceKey  = "Set a valid access key in the operator's environment and restart the operator."
 )
 
@@ -56,11 +56,11 @@ var Meanings = []Meaning{
 	{"ImageIsPublic", "403", Blocked, v1alpha1.ConditionPublic,
 		"Make it private (ModifyImageSharePermission with IsPublic=false), and it goes by itself; spec.force does not help."},
 	{"OperationDenied.ImageCopying", "403", Waiting, v1alpha1.ConditionCopying,
-		adviceWait + "the copy ends; CancelCopyImage ends it now."},
+		adviceWait + "the copy has ended; CancelCopyImage ends it now."},
 	{"ImageIsImporting", "403", Waiting, v1alpha1.ConditionImporting,
-		adviceWait + "the import ends; CancelTask ends it now."},
+		adviceWait + "the import has ended; CancelTask ends it now."},
 	{"ImageIsExporting", "403", Waiting, v1alpha1.ConditionExporting,
-		adviceWait + "the export ends; CancelTask ends it now."},
+		adviceWait + "the export has ended; CancelTask ends it now."},
 	{"ImageIsCreating", "403", Waiting, v1alpha1.ConditionCreating, adviceWait + "the image is complete."},
 	{"*.ImageIsCreating", "403", Waiting, v1alpha1.ConditionCreating, adviceWait + "the image is complete."},
 	{CodeImageNotFound, "404", Gone, v1alpha1.ConditionNotFound,
