@@ -10,8 +10,8 @@ const (
 	// ConditionReconciling means that the operator goes on by itself.
 	ConditionReconciling = "Reconciling"
 
-	// ConditionStalled means that somebody has to act. The operator still looks again, at growing intervals,
-	// because what blocks a deletion is cleared outside the object.
+	// ConditionStalled means that somebody has to act. The operator still looks again, at growing intervals:
+	// nothing tells it when, say, the instances that use an image are released.
 	ConditionStalled = "Stalled"
 )
 

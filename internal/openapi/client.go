@@ -120,8 +120,8 @@ func (c *Client) attempt(ctx context.Context, call Call, credentials Credentials
 	return decode(response, body, credentials.AccessKeyID, out)
 }
 
-// request builds a signed POST. It is a POST because net/http repeats a GET by itself when a kept connection
-// breaks, and then the second one is answered for.
+// request builds a signed POST. With a GET, net/http would send it again without a word when a kept connection
+// breaks, and the answer would be that to the second one.
 func (c *Client) request(ctx context.Context, call Call, credentials Credentials) (*http.Request, error) {
 	target := c.Endpoints.url(call.Product, call.Region) + "/?" + canonicalQuery(call.Query)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, http.NoBody)

@@ -74,7 +74,7 @@ type envelope struct {
 	Message   string `json:"Message" xml:"Message"`
 }
 
-// decode tells a success from everything else: it is a 2xx with a RequestId in its body and without a Code.
+// decode tells a success from everything else: its status is 2xx, and its body has a RequestId and no Code.
 func decode(response *http.Response, body []byte, accessKeyID string, out any) (string, error) {
 	var answer envelope
 	parsed := unmarshal(body, &answer)
