@@ -315,6 +315,20 @@ var _ = Describe("Deleting a CustomImage", func() {
 		Expect(w.exists(id)).To(BeTrue())
 	})
 
+	It("heeds a policy that changed back to Delete while the cache lagged behind", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		lagging := w.get(id)
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete })
+		w.attemptFrom(lagging)
+		Expect(w.gone(id)).To(BeFalse())
+		_, err := w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
+	})
+
 	It("heeds a policy that changed to Retain while the cache lagged behind", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)

@@ -105,6 +105,17 @@ var _ = Describe("A live CustomImage", func() {
 		Expect(w.get(id).Finalizers).To(ConsistOf(v1alpha1.Finalizer))
 	})
 
+	It("keeps the finalizer that another adds at the same moment", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.createUnseen(id)
+		before := w.get(id)
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{"example.com/backup"} })
+		w.attemptFrom(before)
+		_, err := w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.get(id).Finalizers).To(ConsistOf("example.com/backup", v1alpha1.Finalizer))
+	})
+
 	It("is denied in words when the key is refused", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.AccessKeys[0].ID = "another-id" })).To(Succeed())
