@@ -115,6 +115,12 @@ func parseFlags() (*settings, error) {
 
 	s.completeManager(*namespaces)
 	s.api.Endpoints.VPC = *network == "vpc"
+	if flag.NArg() > 0 { // what stands behind it would be ignored, an --ecs-endpoint for example
+		return nil, fmt.Errorf("%q is no flag; a bool is written --flag=true", flag.Arg(0))
+	}
+	if *namespaces != "" && len(m.Cache.DefaultNamespaces) == 0 {
+		return nil, fmt.Errorf("--namespaces is %q: want names separated by commas", *namespaces)
+	}
 	return s, s.validate(*network)
 }
 

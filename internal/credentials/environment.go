@@ -4,6 +4,7 @@ package credentials
 
 import (
 	"context"
+	"strings"
 
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
 )
@@ -19,10 +20,11 @@ const (
 // ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for a temporary key, ALIBABA_CLOUD_SECURITY_TOKEN. Where one of the
 // first two is missing, every use of the result is an *openapi.Error that names it.
 func FromEnvironment(getenv func(string) string) openapi.CredentialsFunc {
+	// A Secret that was made from a file often ends in a line feed.
 	credentials := openapi.Credentials{
-		AccessKeyID:     getenv(envAccessKeyID),
-		AccessKeySecret: getenv(envAccessKeySecret),
-		SecurityToken:   getenv(envSecurityToken),
+		AccessKeyID:     strings.TrimSpace(getenv(envAccessKeyID)),
+		AccessKeySecret: strings.TrimSpace(getenv(envAccessKeySecret)),
+		SecurityToken:   strings.TrimSpace(getenv(envSecurityToken)),
 	}
 	return func(context.Context) (openapi.Credentials, error) {
 		switch {

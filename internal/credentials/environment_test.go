@@ -21,6 +21,9 @@ func TestTheEnvironmentHoldsAnAccessKeyOrTheErrorNamesWhatIsMissing(t *testing.T
 		"a temporary key": {
 			map[string]string{envAccessKeyID: "id", envAccessKeySecret: "secret", envSecurityToken: "token"},
 			openapi.Credentials{AccessKeyID: "id", AccessKeySecret: "secret", SecurityToken: "token"}, ""},
+		"a key that was read from files": {
+			map[string]string{envAccessKeyID: "id\n", envAccessKeySecret: "secret\n", envSecurityToken: "token\n"},
+			openapi.Credentials{AccessKeyID: "id", AccessKeySecret: "secret", SecurityToken: "token"}, ""},
 		"nothing":   {nil, openapi.Credentials{}, envAccessKeyID},
 		"no secret": {map[string]string{envAccessKeyID: "id"}, openapi.Credentials{}, envAccessKeySecret},
 	} {

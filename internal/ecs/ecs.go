@@ -5,6 +5,7 @@ package ecs
 
 import (
 	"context"
+	"maps"
 	"net/url"
 	"strconv"
 	"strings"
@@ -18,6 +19,9 @@ const (
 
 	// maxPageSize is the most images that DescribeImages returns at once.
 	maxPageSize = 100
+
+	// maxPages bounds how long a server is believed that promises more.
+	maxPages = 1000
 
 	// everyStatus asks DescribeImages for images of every status; without it, it shows the Available ones
 	// alone, and a deprecated or unavailable image would look deleted.
@@ -46,16 +50,26 @@ func (c *Client) DeleteImage(ctx context.Context, regionID, imageID string, forc
 	return err
 }
 
-// FindImage returns the image of that ID in the account of the key, whatever its status, or nil if there is
-// none.
+// FindImage returns the image of that ID in the account of the key, whatever its status, or nil if ECS says that
+// there is none: a count of zero, or the error of that name. An answer that counts images and does not show this
+// one is an error.
 func (c *Client) FindImage(ctx context.Context, regionID, imageID string) (*Image, error) {
-	images, err := c.DescribeImages(ctx, regionID, url.Values{"ImageId": {imageID}})
+	images, total, err := c.describePage(ctx, regionID, url.Values{"ImageId": {imageID}}, 1)
+	if openapi.ErrorCode(err) == CodeImageNotFound {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	for i := range images {
 		if images[i].ImageID == imageID {
 			return &images[i], nil
+		}
+	}
+	if total != 0 {
+		return nil, &Error{
+			Code:    openapi.CodeUnusableAnswer,
+			Message: "DescribeImages counts images of this ID, and shows none.",
 		}
 	}
 	return nil, nil
@@ -66,30 +80,41 @@ func (c *Client) FindImage(ctx context.Context, regionID, imageID string) (*Imag
 // it reads may be missing.
 func (c *Client) DescribeImages(ctx context.Context, regionID string, filter url.Values) ([]Image, error) {
 	var images []Image
-	for page := 1; ; page++ {
-		query := url.Values{
-			"ImageOwnerAlias": {"self"}, // an image that others share with us is not ours to delete
-			"Status":          {everyStatus},
-			"PageSize":        {strconv.Itoa(maxPageSize)},
-			"PageNumber":      {strconv.Itoa(page)},
-		}
-		for name, values := range filter {
-			query[name] = values
-		}
-		var answer describeImagesAnswer
-		if _, err := c.api.Do(ctx, call("DescribeImages", regionID, query), &answer); err != nil {
+	for page := 1; page <= maxPages; page++ {
+		found, total, err := c.describePage(ctx, regionID, filter, page)
+		if err != nil {
 			return nil, err
 		}
-		if answer.TotalCount == nil { // or a misrouted answer would say that there are no images
-			return nil, &Error{Code: openapi.CodeUnusableAnswer, Message: "DescribeImages told no TotalCount."}
-		}
-		for _, image := range answer.Images.Image {
-			images = append(images, image.image())
-		}
-		if len(answer.Images.Image) == 0 || page*maxPageSize >= *answer.TotalCount {
+		images = append(images, found...)
+		if len(found) == 0 || page*maxPageSize >= total {
 			return images, nil
 		}
 	}
+	return nil, &Error{Code: openapi.CodeUnusableAnswer, Message: "DescribeImages comes to no end."}
+}
+
+// describePage returns the images of one page, and how many there are on all of them.
+func (c *Client) describePage(
+	ctx context.Context, regionID string, filter url.Values, page int,
+) (images []Image, total int, err error) {
+	query := url.Values{
+		"ImageOwnerAlias": {"self"}, // an image that others share with us is not ours to delete
+		"Status":          {everyStatus},
+		"PageSize":        {strconv.Itoa(maxPageSize)},
+		"PageNumber":      {strconv.Itoa(page)},
+	}
+	maps.Copy(query, filter)
+	var answer describeImagesAnswer
+	if _, err := c.api.Do(ctx, call("DescribeImages", regionID, query), &answer); err != nil {
+		return nil, 0, err
+	}
+	if answer.TotalCount == nil { // or a misrouted answer would say that there are no images
+		return nil, 0, &Error{Code: openapi.CodeUnusableAnswer, Message: "DescribeImages told no TotalCount."}
+	}
+	for _, image := range answer.Images.Image {
+		images = append(images, image.image())
+	}
+	return images, *answer.TotalCount, nil
 }
 
 func call(action, regionID string, query url.Values) openapi.Call {

@@ -99,13 +99,11 @@ func TestFindImageFindsTheImageAndNoOther(t *testing.T) {
 	}
 }
 
-// A server that ignores the filter must not make one image look like another.
-func TestFindImageComparesTheIDItself(t *testing.T) {
+func TestFindImageTakesTheErrorOfThatNameForAnImageThatIsNotThere(t *testing.T) {
 	g := NewWithT(t)
-	server := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = fmt.Fprint(w, `{"RequestId":"r","TotalCount":1,"Images":{"Image":[{"ImageId":"m-other"}]}}`)
-	})
-	found, err := clientOf(t, server).FindImage(context.Background(), region, "m-bp1")
+	sim := simulator(t, ecssim.Image{ImageID: "m-bp1", RegionID: region})
+	g.Expect(sim.AddFault(ecssim.Fault{Action: "DescribeImages", Code: ecs.CodeImageNotFound, HTTPStatus: 404})).To(Succeed())
+	found, err := clientOf(t, sim).FindImage(context.Background(), region, "m-bp1")
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(found).To(BeNil())
 }
@@ -114,6 +112,10 @@ func TestFindImageComparesTheIDItself(t *testing.T) {
 func TestAnAnswerThatDoesNotCountIsNoProofThatAnImageIsGone(t *testing.T) {
 	for name, body := range map[string]string{
 		"another operation's":       `{"RequestId":"r"}`,
+		"a count without images":    `{"RequestId":"r","TotalCount":1}`,
+		"a count and an empty list": `{"RequestId":"r","TotalCount":1,"Images":{"Image":[]}}`,
+		"a count below zero":        `{"RequestId":"r","TotalCount":-1,"Images":{"Image":[]}}`,
+		"another image":             `{"RequestId":"r","TotalCount":1,"Images":{"Image":[{"ImageId":"m-other"}]}}`,
 		"an error with a 200":       `{"RequestId":"r","Code":"InternalError","Message":"Try again."}`,
 		"an error with a count":     `{"RequestId":"r","Code":"InternalError","Message":"Try again.","TotalCount":0}`,
 		"another operation's (XML)": `<DeleteImageResponse><RequestId>r</RequestId></DeleteImageResponse>`,
@@ -128,16 +130,16 @@ func TestAnAnswerThatDoesNotCountIsNoProofThatAnImageIsGone(t *testing.T) {
 	}
 }
 
-func TestReadingPagesEndsAlthoughTheServerRepeatsItself(t *testing.T) {
+func TestReadingPagesEndsAlthoughTheServerPromisesMore(t *testing.T) {
 	g := NewWithT(t)
 	calls := 0
 	client := clientOf(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		calls++
-		_, _ = fmt.Fprint(w, `{"RequestId":"r","TotalCount":250,"Images":{"Image":[{"ImageId":"m-bp1"}]}}`)
+		_, _ = fmt.Fprint(w, `{"RequestId":"r","TotalCount":2000000000,"Images":{"Image":[{"ImageId":"m-bp1"}]}}`)
 	}))
 	_, err := client.DescribeImages(context.Background(), region, nil)
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(calls).To(Equal(3))
+	g.Expect(err).To(MatchError(ContainSubstring("no end")))
+	g.Expect(calls).To(Equal(1000))
 }
 
 func TestImagesAreReadInEveryFormThatECSSends(t *testing.T) {

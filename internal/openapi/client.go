@@ -7,6 +7,7 @@ package openapi
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -68,6 +69,9 @@ func New(config Config) *Client {
 	transport.MaxIdleConns = 0 // no limit over all endpoints together
 	transport.MaxIdleConnsPerHost = config.Connections
 	transport.MaxConnsPerHost = config.Connections
+	// With HTTP/2 all calls would share one connection: one that dies in silence would take them all along.
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP1(true)
 	return &Client{
 		Config: config,
 		http: &http.Client{
@@ -87,13 +91,13 @@ func (c *Client) Do(ctx context.Context, call Call, out any) (string, error) {
 		return "", err
 	}
 	key := quota{credentials.AccessKeyID, call.Region, call.Product, call.Action}
-	if wait := c.gate.closedFor(key, c.Clock.Now()); wait > 0 {
-		return "", &Error{Code: codeThrottled, Message: "The request quota is used up.", Wait: wait}
+	if refusal := c.gate.refuse(key, c.Clock.Now()); refusal != nil {
+		return "", refusal
 	}
 	started := c.Clock.Now()
 	requestID, err := c.attempt(ctx, call, credentials, out)
 	if e := (*Error)(nil); errors.As(err, &e) && isThrottle(e.Code) {
-		e.Wait = c.gate.close(key, c.Clock.Now(), e.Wait)
+		c.gate.close(key, c.Clock.Now(), e)
 	}
 	if c.Observe != nil {
 		c.Observe(call.Action, ErrorCode(err), c.Clock.Since(started))
@@ -117,7 +121,7 @@ func (c *Client) attempt(ctx context.Context, call Call, credentials Credentials
 	if err != nil {
 		return "", c.connectionError(err)
 	}
-	return decode(response, body, credentials.AccessKeyID, out)
+	return decode(response, body, credentials, out)
 }
 
 // request builds a signed POST. With a GET, net/http would send it again without a word when a kept connection
@@ -154,6 +158,10 @@ func (c *Client) connectionError(err error) error {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		return &Error{Code: CodeNoAnswer, Message: fmt.Sprintf("The host name %s does not resolve.", dns.Name), cause: err}
+	}
+	var certificate x509.CertificateInvalidError // its text tells the time
+	if errors.As(err, &certificate) {
+		return &Error{Code: CodeNoAnswer, Message: "The server's certificate has expired or is not valid.", cause: err}
 	}
 	leaf := err
 	for next := errors.Unwrap(leaf); next != nil; next = errors.Unwrap(leaf) {

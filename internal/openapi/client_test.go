@@ -3,6 +3,8 @@ package openapi
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -113,13 +115,16 @@ func TestTheTextOfAnErrorIsTheSameForTheSameFailure(t *testing.T) {
 		"In use., request id: " + someID,
 		"In use. RequestId:" + strings.ToLower(someID),
 		"In use. (Request ID: 11111111-2222-3333-4444-555555555555)",
+		"In use. Server CanonicalRequest:POST\n/\nx-acs-security-token:abc",
 		"In use. server string to sign is:ACS3-HMAC-SHA256\n06563a9e1b43f5dfe96b81484da74bce",
 	} {
-		g.Expect(stableText(text, someID, "an-id")).To(Equal("In use."), text)
+		g.Expect(stableText(text, someID, Credentials{AccessKeyID: "an-id"})).To(Equal("In use."), text)
 	}
-	g.Expect(stableText("id: not-a-uuid", "not-a-uuid", "")).NotTo(ContainSubstring("not-a-uuid"))
-	g.Expect(stableText("The key canary-id is unknown.", "", "canary-id")).NotTo(ContainSubstring("canary-id"))
-	g.Expect(len(stableText(strings.Repeat("ä", 5000), "", ""))).To(BeNumerically("<=", maxMessage+len("…")))
+	g.Expect(stableText("id: not-a-uuid", "not-a-uuid", Credentials{})).NotTo(ContainSubstring("not-a-uuid"))
+	g.Expect(stableText("The key canary-id, its secret canary-secret and token canary-token.", "", Credentials{
+		AccessKeyID: "canary-id", AccessKeySecret: "canary-secret", SecurityToken: "canary-token",
+	})).NotTo(ContainSubstring("canary"))
+	g.Expect(len(stableText(strings.Repeat("ä", 5000), "", Credentials{}))).To(BeNumerically("<=", maxMessage+len("…")))
 }
 
 func TestTheWaitOfAThrottleIsReadFromItsHeaders(t *testing.T) {
@@ -131,6 +136,8 @@ func TestTheWaitOfAThrottleIsReadFromItsHeaders(t *testing.T) {
 		"of the account": {[]string{"x-ratelimit-user", "Limit:1,Remain:0,TimeLeft:1500,Reset:1234"}, 1500 * time.Millisecond},
 		"the longer":     {[]string{"x-ratelimit-user", "TimeLeft:1500", "x-ratelimit-user-api", "TimeLeft:100"}, 1500 * time.Millisecond},
 		"the newer":      {[]string{"x-acs-retry-after", "700"}, 700 * time.Millisecond},
+		"a year":         {[]string{"x-acs-retry-after", "31536000000"}, time.Hour},
+		"far too long":   {[]string{"x-acs-retry-after", "9000000000000"}, time.Hour},
 		"no header":      {nil, 20 * time.Second}, // the rest of the minute
 		"nonsense":       {[]string{"x-acs-retry-after", "soon", "x-ratelimit-user", "TimeLeft:-5"}, 20 * time.Second},
 	} {
@@ -157,6 +164,7 @@ func TestTheWaitOfAThrottleIsReadFromItsHeaders(t *testing.T) {
 			_, err = client.Do(context.Background(), testCall, nil)
 			g.Expect(errors.As(err, &got)).To(BeTrue())
 			g.Expect(got.Wait).To(Equal(time.Millisecond))
+			g.Expect(err).To(MatchError("Throttling.User: Slow down."), "in the words of ECS, so that nothing looks new")
 			g.Expect(calls.Load()).To(BeEquivalentTo(1), "the gate is closed")
 			other := testCall
 			other.Region = "cn-beijing"
@@ -213,6 +221,41 @@ func TestTheErrorOfABrokenConnectionNamesNoPort(t *testing.T) {
 	server.Close()
 	_, err := testClient(server.URL).Do(context.Background(), testCall, nil)
 	g.Expect(err).To(MatchError("NoAnswer: The connection failed: connection refused."))
+}
+
+func TestTheErrorOfACertificateTellsNoTime(t *testing.T) {
+	g := NewWithT(t)
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	client := testClient(server.URL)
+	pool := x509.NewCertPool()
+	pool.AddCert(server.Certificate())
+	client.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{
+		RootCAs: pool,
+		Time:    func() time.Time { return server.Certificate().NotAfter.AddDate(1, 0, 0) },
+	}
+	_, err := client.Do(context.Background(), testCall, nil)
+	g.Expect(err).To(MatchError("NoAnswer: The server's certificate has expired or is not valid."))
+}
+
+// One that dies in silence must not take all calls along.
+func TestCallsDoNotShareOneConnection(t *testing.T) {
+	g := NewWithT(t)
+	var protocol atomic.Value
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		protocol.Store(r.Proto)
+		_, _ = io.WriteString(w, `{"RequestId":"`+someID+`"}`)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	client := testClient(server.URL)
+	pool := x509.NewCertPool()
+	pool.AddCert(server.Certificate())
+	client.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: pool}
+	_, err := client.Do(context.Background(), testCall, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(protocol.Load()).To(Equal("HTTP/1.1"))
 }
 
 func TestTheErrorOfAHostNameNamesNoServer(t *testing.T) {

@@ -10,36 +10,48 @@ import (
 // the region and the action.
 type quota struct{ accessKeyID, region, product, action string }
 
+// longestWait bounds how long a header is believed: the longest quotas are counted by the hour.
+const longestWait = time.Hour
+
 // gate keeps calls back whose quota is known to be used up, so that a thousand callers learn it from one
 // answer. The zero gate is open.
 type gate struct {
-	mu    sync.Mutex
-	opens map[quota]time.Time
+	mu     sync.Mutex
+	closed map[quota]closed
 }
 
-// closedFor returns how long the gate stays closed, 0 if it is open.
-func (g *gate) closedFor(q quota, now time.Time) time.Duration {
+// closed is until when, and because of which answer.
+type closed struct {
+	until time.Time
+	cause *Error
+}
+
+// refuse returns the answer that the gate is closed because of, with the wait that is left; nil if it is open.
+func (g *gate) refuse(q quota, now time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return max(0, g.opens[q].Sub(now))
+	c, ok := g.closed[q]
+	if !ok || !c.until.After(now) {
+		return nil
+	}
+	return &Error{Code: c.cause.Code, Message: c.cause.Message, Wait: c.until.Sub(now)}
 }
 
-// close keeps the gate closed for the given wait, or, if that is 0, until the next minute begins: quotas are
-// counted over fixed windows. It returns how long it is closed now.
-func (g *gate) close(q quota, now time.Time, wait time.Duration) time.Duration {
-	if wait <= 0 {
-		wait = now.Truncate(time.Minute).Add(time.Minute).Sub(now)
+// close keeps the gate closed for as long as the answer says or, if it does not, until the next minute begins:
+// quotas are counted over fixed windows. The answer then says so too.
+func (g *gate) close(q quota, now time.Time, cause *Error) {
+	if cause.Wait <= 0 {
+		cause.Wait = now.Truncate(time.Minute).Add(time.Minute).Sub(now)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.opens == nil {
-		g.opens = map[quota]time.Time{}
+	if g.closed == nil {
+		g.closed = map[quota]closed{}
 	}
-	g.opens[q] = now.Add(wait)
-	return wait
+	g.closed[q] = closed{now.Add(cause.Wait), cause}
 }
 
 // isThrottle reports whether a code says that a quota is used up.
 func isThrottle(code string) bool {
-	return code == codeThrottled || strings.HasPrefix(code, "Throttling.") || code == "Rejected.Throttling"
+	return code == "Throttling" || strings.HasPrefix(code, "Throttling.") || code == "Rejected.Throttling"
 }

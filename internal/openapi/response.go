@@ -25,9 +25,6 @@ const (
 	CodeNoCredentials = "NoCredentials"
 )
 
-// codeThrottled is the code under which the gate refuses a call by itself.
-const codeThrottled = "Throttling"
-
 // What is kept of an error's code and text, in bytes: a status has to hold them.
 const (
 	maxCode    = 128
@@ -75,14 +72,14 @@ type envelope struct {
 }
 
 // decode tells a success from everything else: its status is 2xx, and its body has a RequestId and no Code.
-func decode(response *http.Response, body []byte, accessKeyID string, out any) (string, error) {
+func decode(response *http.Response, body []byte, credentials Credentials, out any) (string, error) {
 	var answer envelope
 	parsed := unmarshal(body, &answer)
 	switch {
 	case parsed == nil && answer.Code != "":
 		return "", &Error{
 			Code:       cut(answer.Code, maxCode),
-			Message:    stableText(answer.Message, answer.RequestID, accessKeyID),
+			Message:    stableText(answer.Message, answer.RequestID, credentials),
 			RequestID:  answer.RequestID,
 			HTTPStatus: response.StatusCode,
 			Wait:       throttleWait(response.Header),
@@ -124,18 +121,20 @@ func unmarshal(body []byte, out any) error {
 var (
 	requestIDText = regexp.MustCompile(`(?i)[,;]?\s*(\(?\s*request[ _-]?id\s*[:=]?\s*)?` +
 		`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\)?`)
-	stringToSignText = regexp.MustCompile(`(?is)\s*(the )?server string ?to ?sign.*`)
+	stringToSignText = regexp.MustCompile(`(?is)\s*(the )?server (string ?to ?sign|canonical ?request).*`)
 )
 
 // stableText keeps of a message what is the same for the same failure, and shows no key.
-func stableText(message, requestID, accessKeyID string) string {
+func stableText(message, requestID string, credentials Credentials) string {
 	message = stringToSignText.ReplaceAllString(message, "")
 	if requestID != "" {
 		message = strings.ReplaceAll(message, requestID, "00000000-0000-0000-0000-000000000000")
 	}
 	message = requestIDText.ReplaceAllString(message, "")
-	if accessKeyID != "" {
-		message = strings.ReplaceAll(message, accessKeyID, Credentials{}.String())
+	for _, secret := range []string{credentials.AccessKeyID, credentials.AccessKeySecret, credentials.SecurityToken} {
+		if secret != "" {
+			message = strings.ReplaceAll(message, secret, credentials.String())
+		}
 	}
 	return cut(strings.TrimSpace(message), maxMessage)
 }
@@ -150,7 +149,7 @@ func cut(text string, most int) string {
 var timeLeft = regexp.MustCompile(`TimeLeft:(\d+)`)
 
 // throttleWait reads how long a quota stays used up, in milliseconds both in the newer header and in the
-// TimeLeft of the older ones, of which the longer counts. 0 means that no header says.
+// TimeLeft of the older ones, of which the longest counts, up to longestWait. 0 means that no header says.
 func throttleWait(header http.Header) time.Duration {
 	longest, _ := strconv.Atoi(header.Get("X-Acs-Retry-After"))
 	for _, name := range []string{"X-Ratelimit-User-Api", "X-Ratelimit-User"} {
@@ -159,5 +158,5 @@ func throttleWait(header http.Header) time.Duration {
 			longest = max(longest, left)
 		}
 	}
-	return time.Duration(longest) * time.Millisecond
+	return time.Duration(min(longest, int(longestWait.Milliseconds()))) * time.Millisecond
 }

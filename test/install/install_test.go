@@ -107,6 +107,7 @@ var _ = DescribeTable("The manager refuses a flag that makes no sense, in words 
 		Expect(refused.err).To(HaveOccurred())
 		Expect(refused.stderr).To(And(ContainSubstring("-"+flag), ContainSubstring(rule)))
 	},
+	Entry(nil, "namespaces", ",", "want names separated by commas"),
 	Entry(nil, "network", "private", "want public or vpc"),
 	Entry(nil, "ecs-endpoint", "ecs.example", "want https://HOST"),
 	Entry(nil, "request-timeout", "0s", "want more than 0"),
@@ -115,3 +116,9 @@ var _ = DescribeTable("The manager refuses a flag that makes no sense, in words 
 	Entry(nil, "waiting-backoff", "5s", "want the first and the longest wait"),
 	Entry(nil, "blocked-backoff", "10m,30s", "want the first and the longest wait"),
 )
+
+var _ = It("refuses to start with words that are no flags, behind which it would see no flag", func(ctx SpecContext) {
+	refused := run(ctx, manager, "--kubeconfig=nowhere", "--leader-elect", "true", "--ecs-endpoint=http://127.0.0.1:1")
+	Expect(refused.err).To(HaveOccurred())
+	Expect(refused.stderr).To(ContainSubstring("is no flag; a bool is written --flag=true"))
+})
