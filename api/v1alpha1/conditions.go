@@ -59,6 +59,9 @@ const (
 	ReasonDeleting = "Deleting"
 	// ReasonRetrying means that ECS could not be reached or gave no usable answer, and is asked again.
 	ReasonRetrying = "Retrying"
+	// ReasonInvalidRelease means that AnnotationRelease names another image than the object does. Nothing is
+	// deleted until that is put right: somebody meant to keep an image.
+	ReasonInvalidRelease = "InvalidRelease"
 	// ReasonThrottled means that the request quota is used up, and ECS is asked again when it is renewed.
 	ReasonThrottled = "Throttled"
 )
@@ -73,8 +76,6 @@ const (
 	EventRetained = "Retained"
 	// EventReleased says that the object went and the image stays, as AnnotationRelease asked.
 	EventReleased = "Released"
-	// EventReleaseIgnored warns that AnnotationRelease names another image than the object does.
-	EventReleaseIgnored = "ReleaseIgnored"
 )
 
 const (

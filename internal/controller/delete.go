@@ -21,18 +21,14 @@ const patience = 10 * time.Minute
 
 // delete is the deletion protocol. Whatever is not a proven end leaves the finalizer in place.
 func (r *CustomImageReconciler) delete(ctx context.Context, image *v1alpha1.CustomImage) (outcome, error) {
-	if end, ok := endWithoutCall(image); ok {
-		return end, nil
-	}
-	if r.untilDue(image) > 0 {
-		r.warnOfIgnoredRelease(image)
-		return outcome{}, nil
+	if o, ok := r.endWithoutCall(image); ok {
+		return o, nil
 	}
 	if same, err := r.readAgain(ctx, image); !same || err != nil {
 		return outcome{}, err
 	}
-	if end, ok := endWithoutCall(image); ok {
-		return end, nil
+	if o, ok := r.endWithoutCall(image); ok {
+		return o, nil
 	}
 	if err := r.lookFirst(ctx, image); err != nil {
 		return failed(err)
@@ -45,35 +41,43 @@ func (r *CustomImageReconciler) delete(ctx context.Context, image *v1alpha1.Cust
 }
 
 // endWithoutCall returns what ends this attempt before ECS is asked, if anything does.
-func endWithoutCall(image *v1alpha1.CustomImage) (outcome, bool) {
-	switch others := otherFinalizers(image); {
+func (r *CustomImageReconciler) endWithoutCall(image *v1alpha1.CustomImage) (outcome, bool) {
+	others := otherFinalizers(image)
+	release, asked := image.Annotations[v1alpha1.AnnotationRelease]
+	switch {
 	case len(others) == len(image.Finalizers): // ours is gone, and the object is no longer our business
 		return outcome{}, true
 	case len(others) > 0:
-		return outcome{
-			kind:    v1alpha1.ConditionReconciling,
-			unknown: true,
-			reason:  v1alpha1.ReasonPending,
-			message: fmt.Sprintf("The image is deleted after the other finalizers of this object are gone: %s. "+
-				"Their owners take them off.", strings.Join(others, ", ")),
-		}, true
-	case image.Annotations[v1alpha1.AnnotationRelease] == image.Spec.ImageID:
+		return othersFirst(others), true
+	case asked && release != image.Spec.ImageID:
+		return invalidRelease(image, release), true
+	case asked:
 		return released(v1alpha1.EventReleased, "The image stays, as the annotation asked."), true
 	case image.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain:
 		return released(v1alpha1.EventRetained, "The image stays, as spec.deletionPolicy asks."), true
 	}
-	return outcome{}, false
+	wait := r.untilDue(image)
+	return outcome{wait: wait}, wait > 0
 }
 
-// warnOfIgnoredRelease answers an annotation that was meant to let the object go, and does not.
-func (r *CustomImageReconciler) warnOfIgnoredRelease(image *v1alpha1.CustomImage) {
-	if value, asked := image.Annotations[v1alpha1.AnnotationRelease]; asked {
-		r.announce(image, outcome{
-			kind:   v1alpha1.ConditionStalled,
-			reason: v1alpha1.EventReleaseIgnored,
-			message: fmt.Sprintf("The annotation %s lets this object go if its value is %s; it is %q.",
-				v1alpha1.AnnotationRelease, image.Spec.ImageID, value),
-		})
+func othersFirst(others []string) outcome {
+	return outcome{
+		kind:    v1alpha1.ConditionReconciling,
+		unknown: true,
+		reason:  v1alpha1.ReasonPending,
+		message: fmt.Sprintf("The other finalizers of this object go first, and their owners take them off: %s.",
+			clip(strings.Join(others, ", "), 1024)),
+	}
+}
+
+// invalidRelease holds an object whose user meant to keep some image: it may well be this one.
+func invalidRelease(image *v1alpha1.CustomImage, value string) outcome {
+	return outcome{
+		kind:    v1alpha1.ConditionStalled,
+		unknown: true,
+		reason:  v1alpha1.ReasonInvalidRelease,
+		message: fmt.Sprintf("The annotation %s is %q. Set it to %s to let this object go and leave the image, or take "+
+			"it off to have the image deleted.", v1alpha1.AnnotationRelease, clip(value, 64), image.Spec.ImageID),
 	}
 }
 
@@ -124,7 +128,7 @@ func (r *CustomImageReconciler) stillThere(image *v1alpha1.CustomImage, left *ec
 	o := outcome{
 		kind:    v1alpha1.ConditionReconciling,
 		reason:  v1alpha1.ReasonDeleting,
-		message: fmt.Sprintf("ECS accepted the deletion and still shows the image with status %s.", left.Status),
+		message: fmt.Sprintf("ECS accepted the deletion and still shows the image with status %s.", clip(left.Status, 64)),
 		found:   left,
 	}
 	if r.deletingTooLong(image) {

@@ -188,13 +188,35 @@ var _ = Describe("Deleting a CustomImage", func() {
 			Expect(err).NotTo(HaveOccurred())
 		}
 		annotate("true")
+		Expect(condition(w.get(id), "Stalled").Reason).To(Equal("InvalidRelease"))
+		Expect(condition(w.get(id), "Ready").Message).To(And(ContainSubstring(`is "true"`), ContainSubstring(id)))
+		Expect(trueObstacles(w.get(id))).To(ConsistOf("InUse"), "ECS did not say anything else")
+		Expect(w.events()).To(ConsistOf(HavePrefix("Warning InvalidRelease ")))
+		annotate("false")
 		Expect(w.gone(id)).To(BeFalse())
-		Expect(w.events()).To(ConsistOf(And(HavePrefix("Warning ReleaseIgnored "), ContainSubstring(id))))
+		w.events()
 		annotate(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeTrue())
 		Expect(w.events()).To(ConsistOf(HavePrefix("Normal Released ")))
 		Expect(w.calls("DeleteImage", id)).To(Equal(1))
+	})
+
+	It("deletes nothing while the release annotation names another image, and goes on when it is taken off", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id, func(image *v1alpha1.CustomImage) {
+			image.Annotations = map[string]string{v1alpha1.AnnotationRelease: "m-another"}
+		})
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.attemptWhenDue(id)
+		Expect(w.gone(id)).To(BeFalse())
+		Expect(w.calls("DeleteImage", id)).To(BeZero())
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Annotations = nil })
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
 	})
 
 	It("tries again at once for each new value of the retry annotation, and for none twice", func() {
@@ -278,9 +300,13 @@ var _ = Describe("Deleting a CustomImage", func() {
 		w.create(id)
 		_, err := w.delete(id)
 		Expect(err).NotTo(HaveOccurred())
+		w.events()
 		w.clock.Step(11 * time.Minute)
-		for range 3 {
+		for n := range 3 {
 			w.attemptWhenDue(id)
+			if n == 0 {
+				Expect(w.events()).To(ConsistOf(HavePrefix("Warning Deleting ")))
+			}
 			image := w.get(id)
 			Expect(condition(image, "Stalled").Reason).To(Equal("Deleting"))
 			Expect(condition(image, "Stalled").Message).To(ContainSubstring("release=" + id))
@@ -313,6 +339,17 @@ var _ = Describe("Deleting a CustomImage", func() {
 		w.attemptFrom(lagging)
 		Expect(w.calls("DeleteImage", id)).To(BeZero())
 		Expect(w.exists(id)).To(BeTrue())
+	})
+
+	It("asks once although the cache does not show yet what came of it", func() {
+		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
+		w.create(id)
+		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		lagging := w.get(id)
+		for range 3 {
+			w.attemptFrom(lagging)
+		}
+		Expect(w.calls("DeleteImage", id)).To(Equal(1))
 	})
 
 	It("heeds a policy that changed back to Delete while the cache lagged behind", func() {

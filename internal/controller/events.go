@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,12 +21,16 @@ func (r *CustomImageReconciler) announce(image *v1alpha1.CustomImage, o outcome)
 	r.Events.Eventf(image, related, o.eventType(), o.reason, "Reconcile", "%s", note)
 }
 
-// moreThanStatusChanged keeps back the events that follow from our own status writes. A change of the spec and a
-// deletion raise the generation; annotations and finalizers do not.
+// moreThanStatusChanged keeps back the events that follow from our own status writes, and from changes that mean
+// nothing here. A change of the spec and a deletion raise the generation; annotations and finalizers do not. Another
+// uid is an object that was deleted and created anew unseen.
 func moreThanStatusChanged() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
-			!maps.Equal(e.ObjectOld.GetAnnotations(), e.ObjectNew.GetAnnotations()) ||
+		before, after := e.ObjectOld.GetAnnotations(), e.ObjectNew.GetAnnotations()
+		return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
+			e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
+			before[v1alpha1.AnnotationRetryAt] != after[v1alpha1.AnnotationRetryAt] ||
+			before[v1alpha1.AnnotationRelease] != after[v1alpha1.AnnotationRelease] ||
 			!slices.Equal(e.ObjectOld.GetFinalizers(), e.ObjectNew.GetFinalizers())
 	}}
 }

@@ -13,8 +13,11 @@ import (
 // observe makes sure of the finalizer, then asks ECS what it shows of the image. Nothing it does can change the
 // image.
 func (r *CustomImageReconciler) observe(ctx context.Context, image *v1alpha1.CustomImage) (outcome, error) {
-	if err := r.ensureFinalizer(ctx, image); err != nil || r.untilDue(image) > 0 {
+	if err := r.ensureFinalizer(ctx, image); err != nil {
 		return outcome{}, err
+	}
+	if wait := r.untilDue(image); wait > 0 {
+		return outcome{wait: wait}, nil
 	}
 	found, err := r.ECS.FindImage(ctx, image.Spec.RegionID, image.Spec.ImageID)
 	if err == nil && found == nil {
@@ -31,9 +34,10 @@ func (r *CustomImageReconciler) observe(ctx context.Context, image *v1alpha1.Cus
 		effect = "Deleting this object leaves it."
 	}
 	return outcome{
-		reason:  v1alpha1.ReasonAvailable,
-		message: fmt.Sprintf("ECS shows the image in %s with status %s. %s", image.Spec.RegionID, found.Status, effect),
-		found:   found,
+		reason: v1alpha1.ReasonAvailable,
+		message: fmt.Sprintf("ECS shows the image in %s with status %s. %s",
+			image.Spec.RegionID, clip(found.Status, 64), effect),
+		found: found,
 	}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 
@@ -79,6 +80,23 @@ var _ = Describe("A live CustomImage", func() {
 			SharedWith: []string{"1234567890123456"}})).To(Succeed())
 		w.create(id)
 		Expect(trueObstacles(w.get(id))).To(ConsistOf("NotFound"))
+	})
+
+	It("is asked about again although the clock moves while it is looked at, or was set back", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id)
+		due := w.attempts.get(w.get(id)).next
+		w.Clock = &tickingClock{FakeClock: w.clock}
+		w.clock.SetTime(due.Add(-15 * time.Millisecond)) // the timer came early
+		for range 3 {
+			result, err := w.attempt(id)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(result.RequeueAfter).NotTo(BeZero())
+		}
+		w.clock.SetTime(due.AddDate(0, 0, -30))
+		result, err := w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(result.RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<=", 6*time.Hour)))
 	})
 
 	It("is asked about again within the resync interval, also after a restart, and not before half of it", func() {
@@ -269,11 +287,16 @@ var _ = Describe("The status", func() {
 		long := strings.Repeat("ä", 5000)
 		found := &ecs.Image{Name: long, Family: long, Status: long, Usage: long, OwnerID: long, SizeGiB: -1}
 		for n := range 99 {
-			found.SnapshotIDs = append(found.SnapshotIDs, fmt.Sprint("s-", n, long))
+			found.SnapshotIDs = append(found.SnapshotIDs, fmt.Sprint("s-", n), fmt.Sprint("s-", long, n))
 		}
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
 		image := w.get(id)
+		for _, o := range []outcome{w.stillThere(image, found), othersFirst([]string{long, long, long, long}),
+			invalidRelease(image, long)} {
+			o.apply(image, metav1.NewTime(w.clock.Now()))
+			Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
+		}
 		for _, code := range []string{"1.ImageIsCreating", "Forbidden." + long[:120], "…/…"} {
 			o, err := failed(&ecs.Error{Code: code, Message: long, RequestID: long})
 			Expect(err).NotTo(HaveOccurred())
@@ -283,6 +306,14 @@ var _ = Describe("The status", func() {
 		}
 	})
 })
+
+// tickingClock goes on by 10 ms whenever somebody looks at it.
+type tickingClock struct{ *clocktesting.FakeClock }
+
+func (c *tickingClock) Now() time.Time {
+	c.Step(10 * time.Millisecond)
+	return c.FakeClock.Now()
+}
 
 var _ = Describe("A restart", func() {
 	It("makes at most a handful of calls for two hundred stuck objects", func() {

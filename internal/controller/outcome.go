@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -16,15 +17,16 @@ import (
 
 // outcome is what an attempt came to, as the status says it. An outcome without a reason says nothing.
 type outcome struct {
-	kind     string     // ConditionReconciling or ConditionStalled; "" if the object is Ready
-	obstacle string     // the obstacle's condition that is True; "" if ECS reports none
-	unknown  bool       // ECS did not say: obstacles and the error behind them stay as they were
-	reason   string     // of Ready, of kind and of obstacle
-	message  string     // likewise
-	found    *ecs.Image // the image, if ECS showed it
-	class    ecs.Class  // of err
-	err      *ecs.Error // the error behind it, if there is one
-	release  bool       // the object may go: reason and message are those of the event that says so
+	wait     time.Duration // of an outcome without a reason: how long until the next attempt; 0 if there is none
+	kind     string        // ConditionReconciling or ConditionStalled; "" if the object is Ready
+	obstacle string        // the obstacle's condition that is True; "" if ECS reports none
+	unknown  bool          // ECS did not say: obstacles and the error behind them stay as they were
+	reason   string        // of Ready, of kind and of obstacle
+	message  string        // likewise
+	found    *ecs.Image    // the image, if ECS showed it
+	class    ecs.Class     // of err
+	err      *ecs.Error    // the error behind it, if there is one
+	release  bool          // the object may go: reason and message are those of the event that says so
 }
 
 // failed has the table decide what an error means. An error that is not from ECS is none that a status could
@@ -147,8 +149,10 @@ func imageStatus(found *ecs.Image) *v1alpha1.ImageStatus {
 		Usage:   clip(found.Usage, 64),
 		OwnerID: clip(found.OwnerID, 64),
 	}
-	for _, id := range found.SnapshotIDs[:min(len(found.SnapshotIDs), 64)] {
-		status.SnapshotIDs = append(status.SnapshotIDs, clip(id, 64))
+	for _, id := range found.SnapshotIDs {
+		if len(status.SnapshotIDs) < 64 && len(id) <= 64 {
+			status.SnapshotIDs = append(status.SnapshotIDs, id)
+		}
 	}
 	if !found.CreationTime.IsZero() {
 		status.CreationTime = ptr.To(metav1.NewTime(found.CreationTime))

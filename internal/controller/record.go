@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -31,9 +32,12 @@ func (r *CustomImageReconciler) conclude(
 		if err := r.record(ctx, image, o); err != nil {
 			return ctrl.Result{}, err
 		}
-		r.attempts.set(image, attempt{next: r.nextAttempt(image)})
+		next := r.nextAttempt(image)
+		r.attempts.set(image, attempt{next: next})
+		// 0 would mean never, and time passes between two looks at the clock.
+		return ctrl.Result{RequeueAfter: max(next.Sub(r.Clock.Now()), time.Millisecond)}, nil
 	}
-	return ctrl.Result{RequeueAfter: r.untilDue(image)}, nil
+	return ctrl.Result{RequeueAfter: o.wait}, nil
 }
 
 // concludeThrottled says nothing as long as the quota keeps an object waiting for less than a minute.
@@ -41,7 +45,7 @@ func (r *CustomImageReconciler) concludeThrottled(
 	ctx context.Context, image *v1alpha1.CustomImage, o outcome,
 ) (ctrl.Result, error) {
 	now, since := r.Clock.Now(), r.attempts.get(image).throttledSince
-	wait := o.err.Wait + time.Duration(fraction(image.UID)*float64(o.err.Wait)/4)
+	wait := max(o.err.Wait+time.Duration(fraction(image.UID)*float64(o.err.Wait)/4), time.Millisecond)
 	if since.IsZero() {
 		since = now
 	}
@@ -73,12 +77,15 @@ func (r *CustomImageReconciler) record(ctx context.Context, image *v1alpha1.Cust
 	before := image.DeepCopy()
 	o.apply(image, metav1.NewTime(r.Clock.Now()))
 	if saysTheSame(before.Status, image.Status) {
+		image.Status = before.Status // what is not written must not count for the schedule either
 		return nil
 	}
 	if err := r.Client.Status().Patch(ctx, image, locked(before)); err != nil {
 		return fmt.Errorf("write the status: %w", err)
 	}
-	if o.reason != readyReason(before) && o.reason != v1alpha1.ReasonPending {
+	// An object that turns from Reconciling to Stalled for the same reason needs somebody from now on.
+	turned := o.kind != "" && meta.FindStatusCondition(before.Status.Conditions, o.kind) == nil
+	if (turned || o.reason != readyReason(before)) && o.reason != v1alpha1.ReasonPending {
 		r.announce(image, o)
 	}
 	return nil

@@ -90,14 +90,16 @@ func (r *CustomImageReconciler) nextAttempt(image *v1alpha1.CustomImage) time.Ti
 // deletion counts as one) and a new value of the retry annotation make it due early.
 func (r *CustomImageReconciler) untilDue(image *v1alpha1.CustomImage) time.Duration {
 	status := image.Status
+	reason := readyReason(image)
 	if ptr.Deref(status.ObservedGeneration, -1) != image.Generation ||
 		status.LastHandledRetryAt != retryAt(image) ||
-		readyReason(image) == v1alpha1.ReasonPending {
+		reason == v1alpha1.ReasonPending || reason == v1alpha1.ReasonInvalidRelease {
 		return 0
 	}
 	known := r.attempts.get(image)
-	if known.next.IsZero() {
-		known.next = r.nextAttempt(image)
+	// What is remembered is later than what is computed if the clock was set back since.
+	if next := r.nextAttempt(image); known.next.IsZero() || known.throttledSince.IsZero() && known.next.After(next) {
+		known.next = next
 		r.attempts.set(image, known)
 	}
 	return max(0, known.next.Sub(r.Clock.Now()))
