@@ -49,12 +49,12 @@ func (r *CustomImageReconciler) endWithoutCall(image *v1alpha1.CustomImage) (out
 		return outcome{}, true
 	case len(others) > 0:
 		return othersFirst(others), true
-	case asked && release != image.Spec.ImageID:
-		return invalidRelease(image, release), true
-	case asked:
+	case asked && release == image.Spec.ImageID:
 		return released(v1alpha1.EventReleased, "The image stays, as the annotation asked."), true
 	case image.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain:
 		return released(v1alpha1.EventRetained, "The image stays, as spec.deletionPolicy asks."), true
+	case asked:
+		return invalidRelease(image, release), true
 	}
 	wait := r.untilDue(image)
 	return outcome{wait: wait}, wait > 0
