@@ -145,6 +145,7 @@ no-customimages:
 	  'There are CustomImages. Removing the CRD would delete them, and with each one its image:' "$$objects" \
 	  'To keep an image, before you delete its object:' \
 	  "  kubectl patch cimg NAME -n NAMESPACE --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'" \
+	  'Then delete the objects, and run this again.' \
 	  'If no operator runs any more, an object that is being deleted goes, and its image stays, with:' \
 	  "  kubectl patch cimg NAME -n NAMESPACE --type=merge -p '{\"metadata\":{\"finalizers\":null}}'"; exit 1; }
 

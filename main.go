@@ -53,7 +53,7 @@ func main() {
 func (s *settings) run() error {
 	config, err := ctrl.GetConfig()
 	if err != nil {
-		return fmt.Errorf("find the cluster: %w", err)
+		return fmt.Errorf("find the cluster (give --kubeconfig, or set KUBECONFIG): %w", err)
 	}
 	mgr, err := ctrl.NewManager(config, s.manager)
 	if err != nil {
@@ -91,7 +91,7 @@ func parseFlags() (*settings, error) {
 	}}
 	m := &s.manager
 	flag.StringVar(&s.api.Endpoints.Override, "ecs-endpoint", "",
-		"One URL for every region, for a simulator or a private gateway. Default: Alibaba Cloud's own endpoints.")
+		"Where to send all calls, such as http://127.0.0.1:8089 of a simulator. Default: Alibaba Cloud's own endpoints.")
 	network := flag.String("network", "public", "Which of Alibaba Cloud's endpoints to call: public or vpc.")
 	flag.DurationVar(&s.api.Timeout, "request-timeout", 45*time.Second, "How long one ECS call may take.")
 	flag.Var(&s.images.Waiting, "waiting-backoff", "First and longest wait while ECS works on an image.")

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
@@ -33,9 +34,14 @@ func (r *CustomImageReconciler) delete(ctx context.Context, image *v1alpha1.Cust
 	if err := r.lookFirst(ctx, image); err != nil {
 		return failed(err)
 	}
-	err := r.ECS.DeleteImage(ctx, image.Spec.RegionID, image.Spec.ImageID, ptr.Deref(image.Spec.Force, false))
+	force := ptr.Deref(image.Spec.Force, false)
+	requestID, err := r.ECS.DeleteImage(ctx, image.Spec.RegionID, image.Spec.ImageID, force)
 	if err != nil && !isGone(err) {
 		return failed(err)
+	}
+	if err == nil {
+		log.FromContext(ctx).Info("Asked ECS to delete the image", "imageID", image.Spec.ImageID,
+			"regionID", image.Spec.RegionID, "force", force, "requestID", requestID)
 	}
 	return r.confirm(ctx, image)
 }

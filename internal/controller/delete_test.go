@@ -219,6 +219,18 @@ var _ = Describe("Deleting a CustomImage", func() {
 		Expect(w.exists(id)).To(BeFalse())
 	})
 
+	It("lets an object that retains its image go whatever its release annotation says", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id, func(image *v1alpha1.CustomImage) {
+			image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain
+			image.Annotations = map[string]string{v1alpha1.AnnotationRelease: "m-another"}
+		})
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeTrue())
+	})
+
 	It("tries again at once for each new value of the retry annotation, and for none twice", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)

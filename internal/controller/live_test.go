@@ -233,6 +233,33 @@ var _ = Describe("The status", func() {
 		}
 	})
 
+	It("keeps the object while it cannot be confirmed that the image is gone", func() {
+		for _, fault := range []ecssim.Fault{
+			{Kind: ecssim.FaultGarbage}, {Kind: ecssim.FaultEmpty}, {Kind: ecssim.FaultNoRequestID}, {Kind: ecssim.FaultHang},
+			{Kind: ecssim.FaultBefore, Code: "InternalError", HTTPStatus: 500},
+			{Kind: ecssim.FaultBefore, Code: "Forbidden.RAM", HTTPStatus: 403},
+			{Kind: ecssim.FaultBefore, Code: "Throttling", HTTPStatus: 400},
+		} {
+			By(fmt.Sprintf("%+v", fault))
+			w := newWorld(ecssim.Image{ImageID: id})
+			w.create(id)
+			w.events()
+			fault.Action, fault.Times = "DescribeImages", -1
+			Expect(w.sim.AddFault(fault)).To(Succeed())
+			_, _ = w.delete(id)
+			Expect(w.exists(id)).To(BeFalse(), "DeleteImage took effect")
+			Expect(w.gone(id)).To(BeFalse())
+			Expect(w.get(id).Finalizers).To(ContainElement(v1alpha1.Finalizer))
+			Expect(w.events()).NotTo(ContainElement(HavePrefix("Normal Deleted ")))
+			w.sim.ClearFaults()
+			w.clock.Step(10 * time.Minute)
+			_, err := w.attempt(id)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(w.gone(id)).To(BeTrue())
+			Expect(w.events()).To(ContainElement(HavePrefix("Normal Deleted ")))
+		}
+	})
+
 	It("survives a reply that is lost after the deletion took effect", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)

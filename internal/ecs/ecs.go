@@ -42,12 +42,11 @@ func New(api *openapi.Client) *Client { return &Client{api: api} }
 // DeleteImage asks ECS to delete one custom image; with force, although instances use it. No error means that
 // ECS took the request, not that the image is gone: it says the same of an image that was never there, and it
 // may delete later. FindImage tells.
-func (c *Client) DeleteImage(ctx context.Context, regionID, imageID string, force bool) error {
-	_, err := c.api.Do(ctx, call("DeleteImage", regionID, url.Values{
+func (c *Client) DeleteImage(ctx context.Context, regionID, imageID string, force bool) (string, error) {
+	return c.api.Do(ctx, call("DeleteImage", regionID, url.Values{
 		"ImageId": {imageID},
 		"Force":   {strconv.FormatBool(force)},
 	}), nil)
-	return err
 }
 
 // FindImage returns the image of that ID in the account of the key, whatever its status, or nil if ECS says that

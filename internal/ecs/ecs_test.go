@@ -50,7 +50,9 @@ func TestDeleteImageSendsWhatItIsGivenAndSignsIt(t *testing.T) {
 	for _, force := range []bool{false, true} {
 		g := NewWithT(t)
 		sim := simulator(t, ecssim.Image{ImageID: "m-bp1", RegionID: region})
-		g.Expect(clientOf(t, sim).DeleteImage(context.Background(), region, "m-bp1", force)).To(Succeed())
+		requestID, err := clientOf(t, sim).DeleteImage(context.Background(), region, "m-bp1", force)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(requestID).To(Equal(sim.Calls()[0].RequestID))
 		_, there := sim.Image("m-bp1")
 		g.Expect(there).To(BeFalse())
 		call := sim.Calls()[0]
@@ -92,6 +94,7 @@ func TestFindImageFindsTheImageAndNoOther(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(*found).To(Equal(ecs.Image{ImageID: "m-bp1", Name: "web-1", Family: "web", SizeGiB: 40, Status: "Deprecated",
 		CreationTime: created, Usage: "instance", OwnerID: "1234567890123456", SnapshotIDs: []string{"s-1", "s-2"}}))
+	g.Expect(sim.Calls()[0].Parameters).To(HaveKeyWithValue("ImageOwnerAlias", "self"), "what others share is not ours")
 	for _, other := range []string{"m-bp", "m-bp2", "m-bp10"} {
 		found, err := client.FindImage(context.Background(), region, other)
 		g.Expect(err).NotTo(HaveOccurred())

@@ -99,8 +99,9 @@ func TestEveryThrottledCodeClosesTheGate(t *testing.T) {
 		code := strings.Replace(meaning.Code, "*", "Example", 1)
 		g.Expect(sim.AddFault(ecssim.Fault{Action: "DeleteImage", Code: code})).To(Succeed())
 		client := clientOf(t, sim)
-		g.Expect(client.DeleteImage(context.Background(), region, "m-bp1", false)).NotTo(Succeed())
-		again := client.DeleteImage(context.Background(), region, "m-bp1", false)
+		_, err := client.DeleteImage(context.Background(), region, "m-bp1", false)
+		g.Expect(err).To(HaveOccurred())
+		_, again := client.DeleteImage(context.Background(), region, "m-bp1", false)
 		if meaning.Class == ecs.Throttled {
 			g.Expect(again).To(HaveOccurred(), code)
 			g.Expect(sim.Calls()).To(HaveLen(1), code)

@@ -95,7 +95,8 @@ var _ = Describe("The manager, run as the Deployment runs it", Ordered, func() {
 			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: namespace, Name: scraper.Name}},
 		})).To(Succeed())
 		bound := token(ctx, scraper.Name) // the answer about the other one is remembered for a while
-		Eventually(get).WithArguments(ctx, url, bound).Should(And(HavePrefix("200 "), ContainSubstring("leader_election")))
+		Eventually(get).WithArguments(ctx, url, bound).Should(And(HavePrefix("200 "), ContainSubstring("leader_election"),
+			ContainSubstring(`imagegc_customimages{reason="NoCredentials"}`), ContainSubstring("imagegc_images_deleted_total 0")))
 	})
 
 	It("stops in time when told to, hands over, and was never refused anything", func(ctx SpecContext) {
