@@ -34,7 +34,8 @@ const (
 	ConditionCreating = "Creating"
 	// ConditionNotFound says that there is no such image in the account and region that were asked.
 	ConditionNotFound = "NotFound"
-	// ConditionDenied says that the access key, its signature or its permissions were refused.
+	// ConditionDenied says that there is no access key to ask with, or that the key, its signature or its
+	// permissions were refused.
 	ConditionDenied = "Denied"
 	// ConditionInvalid says that ECS does not accept the request: a region that does not exist, for example.
 	ConditionInvalid = "Invalid"
@@ -62,6 +63,14 @@ const (
 	// ReasonInvalidRelease means that AnnotationRelease names another image than the object does. Nothing is
 	// deleted until that is put right: somebody meant to keep an image.
 	ReasonInvalidRelease = "InvalidRelease"
+	// ReasonProtected means that AnnotationProtected holds an object that is being deleted all the same.
+	ReasonProtected = "Protected"
+	// ReasonConflict means that an older CustomImage has seen the same image, and owns it. Deleting this one
+	// leaves the image.
+	ReasonConflict = "Conflict"
+	// ReasonAccountMismatch means that the access key belongs to another account than the one that the image was
+	// seen in. Nothing is asked of ECS until that is put right: "not found" would mean nothing.
+	ReasonAccountMismatch = "AccountMismatch"
 	// ReasonThrottled means that the request quota is used up, and ECS is asked again when it is renewed.
 	ReasonThrottled = "Throttled"
 )
@@ -72,7 +81,9 @@ const (
 	EventDeleted = "Deleted"
 	// EventNotFound warns that the object went although no image was deleted: there was none.
 	EventNotFound = "NotFound"
-	// EventRetained says that the object went and the image stays, as its deletionPolicy asked.
+	// EventRetained says that the object went and the image stays: because its deletionPolicy asked for that,
+	// because the namespace or the CustomResourceDefinition is being deleted, or because another object owns the
+	// image.
 	EventRetained = "Retained"
 	// EventReleased says that the object went and the image stays, as AnnotationRelease asked.
 	EventReleased = "Released"
@@ -87,4 +98,11 @@ const (
 
 	// AnnotationRelease lets a deleted object go and leaves its image, if the value is the object's imageID.
 	AnnotationRelease = "ecs.imagegc.io/release"
+
+	// AnnotationProtected keeps an object from being deleted, and its image with it, while its value is "true".
+	AnnotationProtected = "ecs.imagegc.io/protected"
+
+	// AnnotationOnNamespaceDeletion of a namespace has the deletion of that namespace delete its images, if the
+	// value is "Delete". With any other, and without it, they stay.
+	AnnotationOnNamespaceDeletion = "ecs.imagegc.io/on-namespace-deletion"
 )

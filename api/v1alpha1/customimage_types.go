@@ -50,6 +50,25 @@ type CustomImageSpec struct {
 	// +optional
 	// +kubebuilder:default=Delete
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+
+	// credentialsSecretRef names the Secret with the access key to ask ECS with.
+	// Default: the operator's own identity, in the namespaces that may use it.
+	// +optional
+	CredentialsSecretRef SecretReference `json:"credentialsSecretRef,omitzero"`
+}
+
+// SecretReference names a Secret in the namespace of the object. The Secret
+// holds an access key (access-key-id, access-key-secret and, for a temporary
+// one, security-token), or a RAM role (role-arn and, if wanted,
+// role-session-name and external-id), which the operator assumes with its own
+// identity.
+type SecretReference struct {
+	// name is the name of the Secret, for example alibaba-cloud.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="name must be the name of a Secret, such as alibaba-cloud"
+	Name string `json:"name,omitempty"`
 }
 
 // ImageStatus is the image as ECS described it first or last.
@@ -178,6 +197,8 @@ type CustomImageStatus struct {
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=cimg,categories=imagegc
+// +kubebuilder:selectablefield:JSONPath=`.spec.imageID`
+// +kubebuilder:selectablefield:JSONPath=`.spec.regionID`
 // +kubebuilder:printcolumn:name="Image",type=string,JSONPath=`.spec.imageID`,description="ID of the image"
 // +kubebuilder:printcolumn:name="Region",type=string,JSONPath=`.spec.regionID`,description="Region of the image"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the image is there and nothing is in the way"
