@@ -12,21 +12,41 @@ import (
 	"time"
 )
 
-// actions are all there is: a new one needs an entry here, and failures for its error codes.
-var actions = map[string]func(*Server, *request) *failure{
-	"DeleteImage":    (*Server).deleteImage,
-	"DescribeImages": (*Server).describeImages,
+// action is an operation of one of the services.
+type action struct {
+	version  string
+	do       func(*Server, *request) *failure
+	required []string // parameters
+	// open is one that needs no permission.
+	open bool
 }
+
+// actions are all there is: a new one needs an entry here, and failures for its error codes.
+var actions = map[string]action{
+	"DeleteImage":                  {version: ecsVersion, do: (*Server).deleteImage, required: ofImage},
+	"DescribeImages":               {version: ecsVersion, do: (*Server).describeImages, required: ofRegion},
+	"DescribeInstances":            {version: ecsVersion, do: (*Server).describeInstances, required: ofRegion},
+	"DescribeImageSharePermission": {version: ecsVersion, do: (*Server).describeSharing, required: ofImage},
+	"GetCallerIdentity":            {version: stsVersion, do: (*Server).getCallerIdentity, open: true},
+	"AssumeRole": {version: stsVersion, do: (*Server).assumeRole,
+		required: []string{"RoleArn", "RoleSessionName"}},
+	withOIDC: {version: stsVersion, do: (*Server).assumeRoleWithOIDC, open: true,
+		required: []string{"OIDCProviderArn", "OIDCToken", "RoleArn", "RoleSessionName"}},
+}
+
+var ofRegion, ofImage = []string{"RegionId"}, []string{"RegionId", "ImageId"}
+
+func isAction(name string) bool { return actions[name].do != nil }
+
+// deniable is false for what needs no permission.
+func deniable(name string) bool { return isAction(name) && !actions[name].open }
 
 // deleteImage succeeds at once; DescribeImages may go on showing the image for the scenario's deletionDelay.
 // A second deletion in that time succeeds too, and prolongs nothing, whatever was put in its way.
 func (s *Server) deleteImage(q *request) *failure {
-	if q.ImageID == "" {
-		return fail("MissingParameter", "ImageId")
-	}
-	image := s.images[q.ImageID]
+	image := s.own(q)
 	switch {
-	case !image.shown() || image.AccountID != q.AccountID || image.RegionID != q.RegionID:
+	case image == nil:
 		if s.settings.UnknownImage != UnknownIgnored {
 			return fail("InvalidImageId.NotFound")
 		}
@@ -39,6 +59,15 @@ func (s *Server) deleteImage(q *request) *failure {
 	return nil
 }
 
+// own returns the image of a call if the caller's account has it in the region.
+func (s *Server) own(q *request) *Image {
+	image := s.images[q.ImageID]
+	if !image.shown() || image.AccountID != q.AccountID || image.RegionID != q.RegionID {
+		return nil
+	}
+	return image
+}
+
 const minutes = "2006-01-02T15:04Z"
 
 // formats are how a parameter has to be, if it is given, and the code for one that is not.
@@ -49,7 +78,10 @@ var formats = []struct {
 	{exactly(`RegionId`), exactly(strings.Join(regions, "|")), "InvalidRegionId.NotFound"},
 	{exactly(`Force`), exactly(`(?i)true|false`), "InvalidParameter"},
 	{exactly(`PageNumber`), exactly(`[1-9]\d{0,8}`), "InvalidParameter"},
-	{exactly(`PageSize`), exactly(`[1-9]\d?|100`), "InvalidParameter"},
+	{exactly(`PageSize|MaxResults`), exactly(`[1-9]\d?|100`), "InvalidParameter"},
+	{exactly(`DurationSeconds`), exactly(`\d{1,9}`), "InvalidParameter.DurationSeconds"},
+	{exactly(`RoleSessionName`), exactly(`[\w.@-]{2,64}`), "InvalidParameter.RoleSessionName"},
+	{exactly(`NextToken`), exactly(`([0-9a-f]{2})+`), "InvalidParameter"},
 	{exactly(`Status`), exactly(`ALL|` + listOf(statuses...)), "InvalidParameter"},
 	{exactly(`ImageOwnerAlias`), exactly(listOf("self", "system", "others", "marketplace")),
 		"InvalidImageOwnerAlias.ValueNotSupported"},
@@ -69,8 +101,10 @@ func listOf(values ...string) string {
 
 // checkFormat looks at the parameters of every action.
 func (s *Server) checkFormat(q *request) *failure {
-	if q.RegionID == "" {
-		return fail("MissingParameter", "RegionId")
+	for _, name := range actions[q.Action].required {
+		if q.Parameters[name] == "" {
+			return fail("MissingParameter", name)
+		}
 	}
 	for _, format := range formats {
 		for parameter, value := range q.Parameters {
@@ -101,8 +135,6 @@ func lists(list, value string) bool { return slices.Contains(strings.Split(list,
 
 // describeImages lists the newest image first.
 func (s *Server) describeImages(q *request) *failure {
-	page, _ := strconv.Atoi(cmp.Or(q.Parameters["PageNumber"], "1")) // digits, by their format
-	size, _ := strconv.Atoi(cmp.Or(q.Parameters["PageSize"], "10"))
 	selects := q.selector()
 	candidates := s.images
 	if q.ImageID != "" { // which spares a walk over thousands of others
@@ -121,13 +153,27 @@ func (s *Server) describeImages(q *request) *failure {
 		return cmp.Or(b.CreationTime.Compare(a.CreationTime), cmp.Compare(a.ImageID, b.ImageID))
 	})
 	entries := []object{} // a list in JSON even when empty
-	first := min((page-1)*size, len(found))
-	for _, image := range found[first:min(first+size, len(found))] {
+	for _, image := range page(q, found) {
 		entries = append(entries, image.entry())
 	}
-	q.answer = object{"RegionId": q.RegionID, "PageNumber": page, "PageSize": size, "TotalCount": len(found),
-		"Images": object{"Image": entries}}
+	q.answer["RegionId"], q.answer["Images"] = q.RegionID, object{"Image": entries}
 	return nil
+}
+
+// page puts the numbers of a page into the answer, and returns what is on it.
+func page[T any](q *request, all []T) []T {
+	number, size := q.number("PageNumber", 1), q.number("PageSize", 10)
+	q.answer["PageNumber"], q.answer["PageSize"], q.answer["TotalCount"] = number, size, len(all)
+	first := min((number-1)*size, len(all))
+	return all[first:min(first+size, len(all))]
+}
+
+// number reads a parameter that has digits alone, by its format.
+func (q *request) number(parameter string, otherwise int) int {
+	if value, err := strconv.Atoi(q.Parameters[parameter]); err == nil {
+		return value
+	}
+	return otherwise
 }
 
 // selector is all the criteria of a call together, among them the caller's account. Bounds are inclusive, all

@@ -77,7 +77,7 @@ func params(query string) url.Values {
 	return values
 }
 
-// answer is a reply, and the fields of it that both actions and errors have.
+// answer is a reply, and the fields of it that the actions and errors have.
 type answer struct {
 	status                           int
 	header                           http.Header
@@ -90,6 +90,34 @@ type answer struct {
 		Image []struct {
 			ImageID string `json:"ImageId" xml:"ImageId"`
 		}
+	}
+	Instances struct {
+		Instance []struct {
+			InstanceID string `json:"InstanceId" xml:"InstanceId"`
+			ImageID    string `json:"ImageId" xml:"ImageId"`
+			Status     string
+		}
+	}
+	NextToken string
+	Accounts  struct {
+		Account []struct {
+			AliyunID json.Number `json:"AliyunId" xml:"AliyunId"`
+		}
+	}
+	IdentityType, Arn string
+	AccountID         string `json:"AccountId" xml:"AccountId"`
+	UserID            string `json:"UserId" xml:"UserId"`
+	RoleID            string `json:"RoleId" xml:"RoleId"`
+	PrincipalID       string `json:"PrincipalId" xml:"PrincipalId"`
+	Credentials       struct {
+		AccessKeyID     string `json:"AccessKeyId" xml:"AccessKeyId"`
+		AccessKeySecret string
+		SecurityToken   string
+		Expiration      time.Time
+	}
+	AssumedRoleUser struct {
+		Arn           string
+		AssumedRoleID string `json:"AssumedRoleId" xml:"AssumedRoleId"`
 	}
 	XMLName xml.Name `json:"-"`
 }
@@ -138,6 +166,24 @@ func (s simulator) v3(action, query string) answer {
 	return s.do(signV3(s.newV3(http.MethodPost, action, query, ""), "demo-id", "demo-secret", ""))
 }
 
+// as makes a call with a V3 signature of another key.
+func (s simulator) as(key ecssim.AccessKey, action, query string) answer {
+	s.t.Helper()
+	r := s.newV3(http.MethodPost, action, query, "")
+	if key.SecurityToken != "" {
+		r.Header.Set("X-Acs-Security-Token", key.SecurityToken)
+	}
+	return s.do(signV3(r, key.ID, key.Secret, ""))
+}
+
+// version is that of the action's service.
+func version(action string) string {
+	if strings.HasPrefix(action, "AssumeRole") || action == "GetCallerIdentity" {
+		return "2015-04-01"
+	}
+	return "2014-05-26"
+}
+
 func newRequest(method, target, body string) *http.Request {
 	return httptest.NewRequestWithContext(context.Background(), method, target, strings.NewReader(body))
 }
@@ -148,7 +194,7 @@ func (s simulator) newV3(method, action, query, body string) *http.Request {
 
 func (s simulator) headersV3(r *http.Request, action string) *http.Request {
 	r.Header.Set("X-Acs-Action", action)
-	r.Header.Set("X-Acs-Version", "2014-05-26")
+	r.Header.Set("X-Acs-Version", version(action))
 	r.Header.Set("X-Acs-Date", s.clock.Now().UTC().Format("2006-01-02T15:04:05Z"))
 	r.Header.Set("X-Acs-Signature-Nonce", nonce())
 	return r
@@ -193,7 +239,7 @@ func (s simulator) v1(action, query, format string) answer {
 func (s simulator) paramsV1(action, query string) url.Values {
 	p := params(query)
 	for name, value := range map[string]string{
-		"Action": action, "Version": "2014-05-26", "AccessKeyId": "demo-id", "SignatureMethod": "HMAC-SHA1",
+		"Action": action, "Version": version(action), "AccessKeyId": "demo-id", "SignatureMethod": "HMAC-SHA1",
 		"SignatureVersion": "1.0", "SignatureNonce": nonce(), "SignatureType": "",
 		"Timestamp": s.clock.Now().UTC().Format("2006-01-02T15:04:05Z"),
 	} {

@@ -32,6 +32,14 @@ var failures = map[string]struct {
 	"InvalidFilterValue":                       {404, "The specified filter value is not valid."},
 	"InvalidUsage":                             {404, "The specified Usage is neither instance nor none."},
 
+	// STS
+	"NoPermission":                         {403, noPermission},
+	"EntityNotExist.Role":                  {404, "The specified Role not exists."},
+	"AuthenticationFail.NoPermission":      {401, "There is no permission."},
+	"AuthenticationFail.OIDCToken.Invalid": {401, "The Jwt content is invalid that cannot be recognized."},
+	"InvalidParameter.RoleSessionName":     {400, "The parameter RoleSessionName is wrongly formed."},
+	"InvalidParameter.DurationSeconds":     {400, "The Min/Max value of DurationSeconds is 15min/12hr."},
+
 	// The gateway
 	"Throttling":             {400, "Request was denied due to request throttling."},
 	"ServiceUnavailable":     {503, "The request has failed due to a temporary failure of the server."},
@@ -49,9 +57,12 @@ var failures = map[string]struct {
 
 	"InvalidAccessKeyId.NotFound":                {404, "Specified access key is not found."},
 	"InvalidAccessKeyId.Inactive":                {400, "Specified access key is disabled."},
+	"InvalidSecurityToken.Expired":               {403, "Specified SecurityToken is expired."},
 	"InvalidSecurityToken.MismatchWithAccessKey": {403, "Specified SecurityToken mismatch with the AccessKey."},
 	"Forbidden.RAM":                              {403, "User not authorized to operate on the specified resource."},
 }
+
+const noPermission = "You are not authorized to do this action. You should be authorized by RAM."
 
 // fail makes the failure of a code in the table.
 func fail(code string, about ...string) *failure {

@@ -47,7 +47,7 @@ func (s *Server) AddFault(fault Fault) error {
 	status, known := defaultStatus[fault.Kind]
 	fault.HTTPStatus = cmp.Or(fault.HTTPStatus, status, failures[fault.Code].status, 400)
 	err := cmp.Or(
-		require(fault.Action == "" || actions[fault.Action] != nil, "action", "a known action", fault.Action),
+		require(fault.Action == "" || isAction(fault.Action), "action", "a known action", fault.Action),
 		require(known, "kind", "a known kind", fault.Kind),
 		require(fault.HTTPStatus >= 200 && fault.HTTPStatus <= 599, "httpStatus", "200 to 599", fault.HTTPStatus),
 	)

@@ -16,14 +16,17 @@ import (
 	"time"
 )
 
-const ecsVersion = "2014-05-26"
+const (
+	ecsVersion = "2014-05-26"
+	stsVersion = "2015-04-01"
+)
 
 // Call is the record of one call of an action, in the order in which they took effect.
 type Call struct {
 	Time   time.Time `json:"time"`
 	Action string    `json:"action"`
 	Method string    `json:"method"`
-	// Parameters are those in query and form, in V1 with the gateway's.
+	// Parameters are those in query and form, in V1 with the gateway's. Of a token it only says that there was one.
 	Parameters map[string]string `json:"parameters,omitempty"`
 	RegionID   string            `json:"regionID,omitempty"`
 	ImageID    string            `json:"imageID,omitempty"`
@@ -46,16 +49,19 @@ type request struct {
 	body    string
 	version string
 	proof   proof
-	xml     bool // the form of the answer
+	// unsigned is a call that needs no signature, and has none.
+	unsigned bool
+	caller   identity
+	xml      bool // the form of the answer
 
 	header http.Header // of the answer
 	answer object      // without the RequestId
 	fault  Fault
 }
 
-// newRequest reads a call. Only the Authorization header tells V3 from V1, since V1 clients too send x-acs-*
-// headers, unsigned. V3 is answered in JSON, V1 in the Format that it asks for, which is XML by default.
-// A call that cannot be read whole fails by its signature.
+// newRequest reads a call. Only the Authorization header tells V3 from V1, since V1 clients too send x-acs-* headers,
+// unsigned. V3 is answered in JSON, V1 in the Format that it asks for, which is XML by default. A call with no
+// signature at all may name its action either way. One that cannot be read whole fails by its signature.
 func newRequest(r *http.Request, header http.Header) *request {
 	body, _ := io.ReadAll(r.Body)
 	r.Body = io.NopCloser(bytes.NewReader(body))
@@ -64,6 +70,9 @@ func newRequest(r *http.Request, header http.Header) *request {
 	q.Method, q.RequestID, q.Parameters = r.Method, newRequestID(), map[string]string{}
 	for name := range r.Form {
 		q.Parameters[name] = r.Form.Get(name)
+		if q.Parameters[name] != "" && slices.Contains(secrets, name) {
+			q.Parameters[name] = "…"
+		}
 	}
 	q.RegionID, q.ImageID = q.Parameters["RegionId"], q.Parameters["ImageId"]
 	q.Force = strings.EqualFold(q.Parameters["Force"], "true")
@@ -75,8 +84,17 @@ func newRequest(r *http.Request, header http.Header) *request {
 	q.Action, q.version = q.Parameters["Action"], q.Parameters["Version"]
 	q.xml = !strings.EqualFold(q.Parameters["Format"], "JSON")
 	q.proof = q.proofV1()
+	if r.Header.Get("Authorization")+q.Parameters["Signature"]+q.Parameters["AccessKeyId"] == "" {
+		if q.Action == "" && r.Header.Get("X-Acs-Action") != "" {
+			q.Action, q.version, q.xml = r.Header.Get("X-Acs-Action"), r.Header.Get("X-Acs-Version"), false
+		}
+		q.unsigned = q.Action == withOIDC
+	}
 	return q
 }
+
+// secrets are the parameters that no record may hold.
+var secrets = []string{"OIDCToken", "SecurityToken"}
 
 func newRequestID() string {
 	var b [16]byte
@@ -111,8 +129,8 @@ func (s *Server) process(q *request) (failed *failure, latency Duration) {
 	defer s.mu.Unlock()
 	q.Time = s.clock.Now()
 	for _, step := range []func(*Server, *request) *failure{
-		(*Server).authenticate, (*Server).refuseReplay, (*Server).checkAction, (*Server).throttle,
-		(*Server).strike, (*Server).checkFormat, actions[q.Action],
+		(*Server).authenticate, (*Server).checkAction, (*Server).throttle, (*Server).authorize,
+		(*Server).strike, (*Server).checkFormat, actions[q.Action].do,
 	} {
 		if failed = step(s, q); failed != nil {
 			q.Code = failed.code
@@ -123,15 +141,19 @@ func (s *Server) process(q *request) (failed *failure, latency Duration) {
 	return failed, s.settings.Latency
 }
 
+// checkAction also takes the region from a call of STS, which has none.
 func (s *Server) checkAction(q *request) *failure {
+	if actions[q.Action].version == stsVersion {
+		q.RegionID = ""
+	}
 	switch {
 	case q.Action == "":
 		return fail("MissingParameter", "Action")
 	case q.version == "":
 		return fail("MissingParameter", "Version")
-	case actions[q.Action] == nil, q.Method != http.MethodGet && q.Method != http.MethodPost:
+	case !isAction(q.Action), q.Method != http.MethodGet && q.Method != http.MethodPost:
 		return fail("InvalidAction.NotFound")
-	case q.version != ecsVersion:
+	case q.version != actions[q.Action].version:
 		return fail("InvalidVersion")
 	}
 	return nil

@@ -29,14 +29,16 @@ type Image struct {
 	// UsedBy are instances.
 	UsedBy []string `json:"usedBy,omitempty"`
 	// SharedWith are accounts, which need not be known here.
-	SharedWith  []string          `json:"sharedWith,omitempty"`
-	Public      bool              `json:"public,omitempty"`
-	Copying     Duration          `json:"copying,omitempty"`
-	Importing   Duration          `json:"importing,omitempty"`
-	Exporting   Duration          `json:"exporting,omitempty"`
-	Creating    Duration          `json:"creating,omitempty"`
-	SnapshotIDs []string          `json:"snapshotIDs,omitempty"`
-	Tags        map[string]string `json:"tags,omitempty"`
+	SharedWith []string `json:"sharedWith,omitempty"`
+	// ResourceShared is shared through a resource share, which no action here shows.
+	ResourceShared bool              `json:"resourceShared,omitempty"`
+	Public         bool              `json:"public,omitempty"`
+	Copying        Duration          `json:"copying,omitempty"`
+	Importing      Duration          `json:"importing,omitempty"`
+	Exporting      Duration          `json:"exporting,omitempty"`
+	Creating       Duration          `json:"creating,omitempty"`
+	SnapshotIDs    []string          `json:"snapshotIDs,omitempty"`
+	Tags           map[string]string `json:"tags,omitempty"`
 
 	clock      clock.PassiveClock
 	put        time.Time
@@ -53,11 +55,13 @@ func (i *Image) validate(accounts []Account) error {
 	i.AccountID, i.Name = cmp.Or(i.AccountID, accounts[0].AccountID), cmp.Or(i.Name, i.ImageID)
 	i.Status, i.SizeGiB = cmp.Or(i.Status, available), cmp.Or(i.SizeGiB, 40)
 	owned := slices.ContainsFunc(accounts, func(a Account) bool { return a.AccountID == i.AccountID })
+	numbers := !slices.ContainsFunc(i.SharedWith, func(id string) bool { return !accountID.MatchString(id) })
 	return cmp.Or(
 		require(imageID.MatchString(i.ImageID), "imageID", "an image ID", i.ImageID),
 		require(owned, "accountID", "an account of the scenario", i.AccountID),
 		require(slices.Contains(regions, i.RegionID), "regionID", "a region of ECS", i.RegionID),
 		require(slices.Contains(statuses, i.Status), "status", "one of "+strings.Join(statuses, ", "), i.Status),
+		require(numbers, "sharedWith", "accounts of up to 18 digits", i.SharedWith),
 	)
 }
 
@@ -79,7 +83,7 @@ func (i *Image) obstacle(force bool) string {
 		code  string
 	}{
 		{i.Public, "ImageIsPublic"},
-		{len(i.SharedWith) > 0, "ImageUseShared"},
+		{len(i.SharedWith) > 0 || i.ResourceShared, "ImageUseShared"},
 		{i.running(i.Creating), "ImageIsCreating"},
 		{i.running(i.Importing), "ImageIsImporting"},
 		{i.running(i.Copying), "OperationDenied.ImageCopying"},

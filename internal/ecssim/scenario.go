@@ -22,6 +22,8 @@ type Scenario struct {
 	AccessKeys []AccessKey `json:"accessKeys,omitempty"`
 	// Accounts are further ones.
 	Accounts []Account `json:"accounts,omitempty"`
+	// Roles belong to accounts, and can be assumed.
+	Roles []Role `json:"roles,omitempty"`
 	// Latency passes, in real time, between the effect of a call and its answer.
 	Latency Duration `json:"latency,omitempty"`
 	// Quotas are by action. An action without one is not limited.
@@ -45,6 +47,8 @@ type AccessKey struct {
 	Secret        string `json:"secret"`
 	SecurityToken string `json:"securityToken,omitempty"`
 	Inactive      bool   `json:"inactive,omitempty"`
+	// Deny are actions for which the key has no permission.
+	Deny []string `json:"deny,omitempty"`
 }
 
 // UnknownImage is one of the two documented answers to the deletion of an image that is not there.
@@ -140,10 +144,21 @@ func (s *Scenario) validate() error {
 		require(slices.Contains(answers, s.UnknownImage), "unknownImage", "NotFound or Ignore", s.UnknownImage),
 	)
 	for action := range s.Quotas {
-		err = cmp.Or(err, require(actions[action] != nil, "quotas", "a known action", action))
+		err = cmp.Or(err, require(isAction(action), "quotas", "a known action", action))
 	}
+	seen := map[string]bool{}
 	for _, a := range s.accounts() {
 		err = cmp.Or(err, require(accountID.MatchString(a.AccountID), "accountID", "up to 18 digits", a.AccountID))
+		for _, key := range a.AccessKeys {
+			err = cmp.Or(err, require(!seen[key.ID], "accessKeys.id", "a different one for each key", key.ID),
+				requireDeniable("accessKeys.deny", key.Deny))
+			seen[key.ID] = true
+		}
+	}
+	for n, role := range s.Roles {
+		if invalid := role.validate(s.accounts()); invalid != nil {
+			err = cmp.Or(err, fmt.Errorf("roles[%d].%w", n, invalid))
+		}
 	}
 	for n := range s.Images {
 		if invalid := s.Images[n].validate(s.accounts()); invalid != nil {
@@ -157,14 +172,12 @@ func (s *Scenario) accounts() []Account {
 	return slices.Insert(slices.Clone(s.Accounts), 0, Account{s.AccountID, s.AccessKeys})
 }
 
-// accessKey finds a key and the account that it opens.
-func (s *Scenario) accessKey(id string) (key AccessKey, accountID string, found bool) {
-	for _, account := range s.accounts() {
-		for _, key := range account.AccessKeys {
-			if key.ID == id {
-				return key, account.AccountID, true
-			}
+// requireDeniable is an error about a field unless all its actions need a permission.
+func requireDeniable(field string, denied []string) error {
+	for _, action := range denied {
+		if err := require(deniable(action), field, "a known action that needs a permission", action); err != nil {
+			return err
 		}
 	}
-	return AccessKey{}, "", false
+	return nil
 }

@@ -13,11 +13,14 @@ import (
 const fullScenario = `
 accountID: "1234567890123456"
 accessKeys: [{id: demo-id, secret: demo-secret}]
-accounts: [{accountID: "2", accessKeys: [{id: other-id, secret: other-secret, inactive: true}]}]
+accounts: [{accountID: "2", accessKeys: [{id: other-id, secret: other-secret, inactive: true, deny: [DeleteImage]}]}]
 latency: 100ms
 quotas: {DeleteImage: 200/60s}
 unknownImage: Ignore
 deletionDelay: 3s
+roles:
+- {arn: "acs:ram::2:role/web", trusts: ["1234567890123456"], externalID: e,
+   oidcProviderARN: "acs:ram::2:oidc-provider/p", oidcTokens: [t], deny: [DeleteImage], sessionDuration: 5s}
 images:
 - {imageID: m-bp1free, regionID: cn-hangzhou, name: web-1, family: web, sizeGiB: 20,
    creationTime: "2024-01-02T03:04:05Z", status: Deprecated, usedBy: [i-bp1a], sharedWith: ["1098"],
@@ -38,6 +41,11 @@ func TestAScenarioIsReadWhole(t *testing.T) {
 	}
 	if want := (ecssim.Quota{Limit: 200, Window: ecssim.Duration(time.Minute)}); s.Quotas["DeleteImage"] != want {
 		t.Errorf("quotas: %v", s.Quotas)
+	}
+	if role := s.Roles[0]; role.ARN != "acs:ram::2:role/web" || role.Trusts[0] != account || role.ExternalID != "e" ||
+		role.OIDCProviderARN != "acs:ram::2:oidc-provider/p" || role.OIDCTokens[0] != "t" ||
+		role.Deny[0] != "DeleteImage" || role.SessionDuration != ecssim.Duration(5*time.Second) {
+		t.Errorf("role: %+v", role)
 	}
 	free := s.Images[0]
 	if free.Exporting != ecssim.Forever || free.Creating != ecssim.Duration(time.Hour) || free.Tags["team"] != "web" ||
@@ -73,6 +81,7 @@ func TestAnErrorInAScenarioNamesItsField(t *testing.T) {
 	const (
 		base = "accountID: '1'\naccessKeys: [{id: a, secret: b}]\n"
 		one  = base + "images: [{imageID: m-1, regionID: cn-hangzhou, "
+		role = base + "roles: [{arn: 'acs:ram::1:role/web', "
 	)
 	for name, test := range map[string]struct{ yaml, want string }{
 		"no YAML":                      {"{", "YAML"},
@@ -95,6 +104,17 @@ func TestAnErrorInAScenarioNamesItsField(t *testing.T) {
 		"an unknown owner":             {one + "accountID: '7'}]", "images[0].accountID"},
 		"a bad status":                 {one + "status: Fine}]", "images[0].status"},
 		"a size that is no number":     {one + "sizeGiB: big}]", "images.sizeGiB"},
+		"shared with no number":        {one + "sharedWith: [me]}]", "images[0].sharedWith"},
+		"two keys of one ID": {base + "accounts: [{accountID: '2', accessKeys: [{id: a, secret: c}]}]",
+			"accessKeys.id"},
+		"denied what is no action": {"accountID: '1'\naccessKeys: [{id: a, secret: b, deny: [DropImage]}]",
+			"accessKeys.deny"},
+		"denied what needs no permission":  {role + "deny: [GetCallerIdentity]}]", "roles[0].deny"},
+		"no ARN of a role":                 {base + "roles: [{arn: web}]", "roles[0].arn"},
+		"a role of an unknown account":     {base + "roles: [{arn: 'acs:ram::7:role/web'}]", "roles[0].arn"},
+		"a role that trusts no number":     {role + "trusts: [me]}]", "roles[0].trusts"},
+		"tokens of no provider":            {role + "oidcTokens: [t]}]", "roles[0].oidcProviderARN"},
+		"a session that lasts no duration": {role + "sessionDuration: long}]", "sessionDuration"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := ecssim.ParseScenario([]byte(test.yaml))

@@ -1,15 +1,18 @@
 // Package ecssim is a small working model of Alibaba Cloud ECS behind its OpenAPI gateway, served over HTTP.
 //
-// It knows DeleteImage and DescribeImages, their documented errors, and the gateway around them: V1 and V3
-// signatures with their clock window and nonces, GET and POST, JSON and XML, request IDs, and quotas for each
-// account, region and action. Images pass through the states that a deletion meets, by a clock that a test can
-// hold, and faults put in on purpose break calls in the ways that networks and gateways do. The endpoints under
-// /_sim/ show and change all that while it runs.
+// It knows DeleteImage, DescribeImages, and who uses and shares an image, by DescribeInstances and
+// DescribeImageSharePermission; of STS it knows GetCallerIdentity, AssumeRole and AssumeRoleWithOIDC, at the same
+// address. It has their documented errors, and the gateway around them: V1 and V3 signatures with their clock window
+// and nonces, GET and POST, JSON and XML, request IDs, and quotas for each account, region and action. Temporary keys
+// expire, and a key or a role can be denied an action. Images pass through the states that a deletion meets, by a
+// clock that a test can hold, and faults put in on purpose break calls in the ways that networks and gateways do. The
+// endpoints under /_sim/ show and change all that while it runs.
 //
-// It does not know instances, snapshots, image families, tasks, RAM policies or STS: what uses or shares an
-// image is a list on the image, a key of an account may do everything there, and an account sees only its own
-// images. Like the real gateway for most actions it ignores parameters that it does not know, DryRun among them.
-// Where the vendor documents no behaviour, the comment beside the code says what was chosen.
+// It does not know snapshots, image families, tasks or RAM policies: what uses or shares an image is a list on the
+// image, a key may do everything in its account that is not denied by name, every key of the scenario is one of a RAM
+// user that is named like it, and an account sees only its own images. Like the real gateway for most actions it
+// ignores parameters that it does not know, DryRun among them. Where the vendor documents no behaviour, the comment
+// beside the code says what was chosen.
 package ecssim
 
 import (
@@ -39,6 +42,7 @@ type Server struct {
 	mu       sync.Mutex
 	settings Scenario // without images
 	images   map[string]*Image
+	sessions map[string]identity // by the ID of the temporary key
 	nonces   map[string]bool
 	used     map[string]int // calls, by what a quota counts by
 	faults   []Fault
@@ -51,7 +55,7 @@ func New(s Scenario, clk clock.PassiveClock) (*Server, error) {
 		clk = clock.RealClock{}
 	}
 	server := &Server{clock: clk, mux: http.NewServeMux(), images: map[string]*Image{}, nonces: map[string]bool{},
-		used: map[string]int{}, calls: []Call{}}
+		sessions: map[string]identity{}, used: map[string]int{}, calls: []Call{}}
 	server.closed, server.cancel = context.WithCancel(context.Background())
 	server.route()
 	if err := server.adopt(s); err != nil {
@@ -63,12 +67,14 @@ func New(s Scenario, clk clock.PassiveClock) (*Server, error) {
 // Close lets go of every connection that a fault holds.
 func (s *Server) Close() { s.cancel() }
 
-// Configure changes the scenario under way, all at once or, on an error, not at all: accounts, quotas, latency
-// and the ways of deletion. The images in it are to be put in addition; change gets none.
+// Configure changes the scenario under way, all at once or, on an error, not at all: accounts, roles, quotas, latency
+// and the ways of deletion. The images in it are to be put in addition; change gets none. Temporary keys outlive a
+// change, and obey what it denies to their role.
 func (s *Server) Configure(change func(*Scenario)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := s.settings
+	next.AccessKeys, next.Roles = slices.Clone(next.AccessKeys), slices.Clone(next.Roles)
 	next.Quotas = maps.Clone(next.Quotas)
 	change(&next)
 	return s.adopt(next)

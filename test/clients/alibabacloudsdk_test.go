@@ -13,6 +13,7 @@ import (
 	sdkerrors "github.com/aliyun/alibaba-cloud-sdk-go/sdk/errors"
 	"github.com/aliyun/alibaba-cloud-sdk-go/sdk/requests"
 	"github.com/aliyun/alibaba-cloud-sdk-go/services/ecs"
+	"github.com/aliyun/alibaba-cloud-sdk-go/services/sts"
 
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 )
@@ -20,6 +21,7 @@ import (
 // sdk is the vendor's former SDK, by its typed calls.
 type sdk struct {
 	client               *ecs.Client
+	sts                  *sts.Client
 	host, format, region string
 }
 
@@ -30,7 +32,11 @@ func newSDK(format string) func(*testing.T, string, ecssim.AccessKey) caller {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &sdk{client: client, host: host, format: format, region: region}
+		identity, err := sts.NewClientWithAccessKey(region, key.ID, key.Secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &sdk{client: client, sts: identity, host: host, format: format, region: region}
 	}
 }
 
@@ -64,6 +70,31 @@ func (s *sdk) describeImages(page, size int) (int, []string, error) {
 		ids = append(ids, image.ImageId)
 	}
 	return response.TotalCount, ids, nil
+}
+
+func (s *sdk) describeInstances(imageID, token string, size int) (string, []string, error) {
+	request := ecs.CreateDescribeInstancesRequest()
+	s.direct(request.RpcRequest)
+	request.ImageId, request.NextToken, request.MaxResults = imageID, token, requests.NewInteger(size)
+	response, err := s.client.DescribeInstances(request)
+	if err != nil {
+		return "", nil, sdkRefusal(err)
+	}
+	var ids []string
+	for _, instance := range response.Instances.Instance {
+		ids = append(ids, instance.InstanceId)
+	}
+	return response.NextToken, ids, nil
+}
+
+func (s *sdk) callerIdentity() (string, string, error) {
+	request := sts.CreateGetCallerIdentityRequest()
+	s.direct(request.RpcRequest)
+	response, err := s.sts.GetCallerIdentity(request)
+	if err != nil {
+		return "", "", sdkRefusal(err)
+	}
+	return response.AccountId, response.Arn, nil
 }
 
 var timeLeft = regexp.MustCompile(`TimeLeft:(\d+)`)

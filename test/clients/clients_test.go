@@ -24,6 +24,8 @@ type caller interface {
 	setRegion(id string)
 	deleteImage(imageID string, force bool) (requestID string, err error)
 	describeImages(page, size int) (total int, imageIDs []string, err error)
+	describeInstances(imageID, token string, size int) (next string, instanceIDs []string, err error)
+	callerIdentity() (accountID, arn string, err error)
 }
 
 // refusal is what a client reports of an error answer.
@@ -197,6 +199,43 @@ func TestAllPagesOf250ImagesAreRead(t *testing.T) {
 		}
 		if len(seen) != 250 || len(simulator.Calls()) != 3 {
 			t.Errorf("saw %d images in %d calls", len(seen), len(simulator.Calls()))
+		}
+	})
+}
+
+func TestAllPagesOf25InstancesAreRead(t *testing.T) {
+	var scenario ecssim.Scenario
+	for _, id := range []string{"m-bp1", "m-bp2"} {
+		scenario.Images = append(scenario.Images, image(id, func(i *ecssim.Image) {
+			for n := range 25 {
+				i.UsedBy = append(i.UsedBy, fmt.Sprintf("i-%s-%02d", id, n))
+			}
+		}))
+	}
+	forEachCaller(t, scenario, goodKey, func(t *testing.T, simulator *ecssim.Server, c caller) {
+		var seen []string
+		token := ""
+		for page := 1; page <= 3; page++ {
+			next, ids, err := c.describeInstances("m-bp1", token, 10)
+			if err != nil || (next == "") != (page == 3) {
+				t.Errorf("page %d ends with %q: %v", page, next, err)
+			}
+			token, seen = next, append(seen, ids...)
+		}
+		if want := scenario.Images[0].UsedBy; !slices.Equal(seen, want) || len(simulator.Calls()) != 3 {
+			t.Errorf("saw %v in %d calls", seen, len(simulator.Calls()))
+		}
+	})
+}
+
+func TestTheCallerIsIdentified(t *testing.T) {
+	forEachCaller(t, ecssim.Scenario{}, goodKey, func(t *testing.T, simulator *ecssim.Server, c caller) {
+		account, arn, err := c.callerIdentity()
+		if err != nil || account != "1234567890123456" || arn != "acs:ram::1234567890123456:user/demo-id" {
+			t.Errorf("the client reports %q, %q, %v", account, arn, err)
+		}
+		if call := lastCall(t, simulator); !call.SignatureValid || call.Action != "GetCallerIdentity" {
+			t.Errorf("record %+v", call)
 		}
 	})
 }

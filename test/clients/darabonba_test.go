@@ -43,14 +43,20 @@ func newDarabonba(t *testing.T, host string, key ecssim.AccessKey) caller {
 func (d *darabonba) setRegion(id string) { d.region = id }
 
 func (d *darabonba) call(action string, query map[string]string) (map[string]any, error) {
-	params := &models.Params{
-		Action: &action, Version: dara.String("2014-05-26"), Protocol: dara.String("http"), Pathname: dara.String("/"),
-		Method: dara.String(http.MethodPost), AuthType: dara.String("AK"), Style: dara.String("RPC"),
-		ReqBodyType: dara.String("formData"), BodyType: dara.String("json"),
-	}
 	request := &models.OpenApiRequest{Query: map[string]*string{"RegionId": &d.region}}
 	for name, value := range query {
 		request.Query[name] = &value
+	}
+	return d.do(action, "2014-05-26", "AK", request)
+}
+
+func (d *darabonba) do(
+	action, version, auth string, request *models.OpenApiRequest,
+) (map[string]any, error) {
+	params := &models.Params{
+		Action: &action, Version: &version, Protocol: dara.String("http"), Pathname: dara.String("/"),
+		Method: dara.String(http.MethodPost), AuthType: &auth, Style: dara.String("RPC"),
+		ReqBodyType: dara.String("formData"), BodyType: dara.String("json"),
 	}
 	result, err := d.client.CallApi(params, request, &dara.RuntimeOptions{})
 	if err != nil {
@@ -94,6 +100,28 @@ func (d *darabonba) describeImages(page, size int) (int, []string, error) {
 	}
 	total, err := body["TotalCount"].(json.Number).Int64()
 	return int(total), ids, err
+}
+
+func (d *darabonba) describeInstances(imageID, token string, size int) (string, []string, error) {
+	body, err := d.call("DescribeInstances", map[string]string{
+		"ImageId": imageID, "NextToken": token, "MaxResults": strconv.Itoa(size),
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	var ids []string
+	for _, instance := range body["Instances"].(map[string]any)["Instance"].([]any) {
+		ids = append(ids, instance.(map[string]any)["InstanceId"].(string))
+	}
+	return body["NextToken"].(string), ids, nil
+}
+
+func (d *darabonba) callerIdentity() (string, string, error) {
+	body, err := d.do("GetCallerIdentity", "2015-04-01", "AK", &models.OpenApiRequest{})
+	if err != nil {
+		return "", "", err
+	}
+	return body["AccountId"].(string), body["Arn"].(string), nil
 }
 
 // signedRequest is what a client sent: all that its Authorization was computed from.
