@@ -71,6 +71,20 @@ const (
 	// ReasonAccountMismatch means that the access key belongs to another account than the one that the image was
 	// seen in. Nothing is asked of ECS until that is put right: "not found" would mean nothing.
 	ReasonAccountMismatch = "AccountMismatch"
+	// ReasonNoCredentials means that there is no access key: the object names no Secret, and the operator has no
+	// identity of its own.
+	ReasonNoCredentials = "NoCredentials"
+	// ReasonAmbientForbidden means that the namespace of the object may not use the operator's own identity.
+	ReasonAmbientForbidden = "AmbientForbidden"
+	// ReasonSecretNotFound means that the Secret that the object names is not there.
+	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonSecretForbidden means that the operator may not read the Secret that the object names.
+	ReasonSecretForbidden = "SecretForbidden"
+	// ReasonSecretInvalid means that the Secret that the object names lacks a key, or has keys that contradict
+	// each other.
+	ReasonSecretInvalid = "SecretInvalid"
+	// ReasonClusterForbidden means that the operator lacks a permission in the cluster.
+	ReasonClusterForbidden = "ClusterForbidden"
 	// ReasonThrottled means that the request quota is used up, and ECS is asked again when it is renewed.
 	ReasonThrottled = "Throttled"
 )

@@ -33,20 +33,26 @@ type Error = openapi.Error
 
 // Client calls ECS. It is safe for concurrent use.
 type Client struct {
-	api *openapi.Client
+	api         *openapi.Client
+	credentials openapi.Credentials
 }
 
-// New returns a client that calls through api.
+// New returns a client that calls through api. It has no access key: As gives it one.
 func New(api *openapi.Client) *Client { return &Client{api: api} }
+
+// As returns a client that makes all its calls with one access key.
+func (c *Client) As(credentials openapi.Credentials) *Client {
+	return &Client{api: c.api, credentials: credentials}
+}
 
 // DeleteImage asks ECS to delete one custom image; with force, although instances use it. No error means that
 // ECS took the request, not that the image is gone: it says the same of an image that was never there, and it
 // may delete later. FindImage tells.
 func (c *Client) DeleteImage(ctx context.Context, regionID, imageID string, force bool) (string, error) {
-	return c.api.Do(ctx, call("DeleteImage", regionID, url.Values{
+	return c.do(ctx, "DeleteImage", regionID, url.Values{
 		"ImageId": {imageID},
 		"Force":   {strconv.FormatBool(force)},
-	}), nil)
+	}, nil)
 }
 
 // FindImage returns the image of that ID in the account of the key, whatever its status, or nil if ECS says that
@@ -104,7 +110,7 @@ func (c *Client) describePage(
 	}
 	maps.Copy(query, filter)
 	var answer describeImagesAnswer
-	if _, err := c.api.Do(ctx, call("DescribeImages", regionID, query), &answer); err != nil {
+	if _, err := c.do(ctx, "DescribeImages", regionID, query, &answer); err != nil {
 		return nil, 0, err
 	}
 	if answer.TotalCount == nil { // or a misrouted answer would say that there are no images
@@ -116,9 +122,12 @@ func (c *Client) describePage(
 	return images, *answer.TotalCount, nil
 }
 
-func call(action, regionID string, query url.Values) openapi.Call {
+func (c *Client) do(ctx context.Context, action, regionID string, query url.Values, out any) (string, error) {
 	query.Set("RegionId", regionID)
-	return openapi.Call{Product: product, Version: version, Action: action, Region: regionID, Query: query}
+	return c.api.Do(ctx, openapi.Call{
+		Product: product, Version: version, Action: action, Region: regionID,
+		Query: query, Credentials: c.credentials,
+	}, out)
 }
 
 // unquoted is a value that ECS sends as a string in one answer and as a number in the next.

@@ -24,14 +24,11 @@ func clientOf(t *testing.T, handler http.Handler) *ecs.Client {
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	return ecs.New(openapi.New(openapi.Config{
-		Credentials: func(context.Context) (openapi.Credentials, error) {
-			return openapi.Credentials{AccessKeyID: "test-id", AccessKeySecret: "test-secret"}, nil
-		},
 		Endpoints:   openapi.Endpoints{Override: server.URL},
 		Timeout:     5 * time.Second,
 		Connections: 64,
 		Clock:       clock.RealClock{},
-	}))
+	})).As(openapi.Credentials{AccessKeyID: "test-id", AccessKeySecret: "test-secret"})
 }
 
 func simulator(t *testing.T, images ...ecssim.Image) *ecssim.Server {
@@ -169,4 +166,28 @@ func TestImagesAreReadInEveryFormThatECSSends(t *testing.T) {
 			g.Expect(images[0]).To(Equal(want))
 		})
 	}
+}
+
+func TestWhoUsesAnImageIsReadFromOnePage(t *testing.T) {
+	g := NewWithT(t)
+	image := ecssim.Image{ImageID: "m-bp1", RegionID: region, SharedWith: []string{"1098", "107"}}
+	for n := range 130 {
+		image.UsedBy = append(image.UsedBy, fmt.Sprintf("i-%03d", 129-n))
+	}
+	sim := simulator(t, image, ecssim.Image{ImageID: "m-bp2", RegionID: region, UsedBy: []string{"i-other"}})
+	client := clientOf(t, sim)
+	ids, more, err := client.InstancesOf(context.Background(), region, "m-bp1")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(ids).To(HaveLen(100))
+	g.Expect(ids[:2]).To(Equal([]string{"i-000", "i-001"}))
+	g.Expect(more).To(BeTrue())
+	ids, more, err = client.InstancesOf(context.Background(), region, "m-bp2")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(ids).To(Equal([]string{"i-other"}))
+	g.Expect(more).To(BeFalse())
+	ids, more, err = client.AccountsOf(context.Background(), region, "m-bp1")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(ids).To(Equal([]string{"107", "1098"}))
+	g.Expect(more).To(BeFalse())
+	g.Expect(sim.Calls()).To(HaveLen(3))
 }

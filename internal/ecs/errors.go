@@ -37,13 +37,15 @@ type Meaning struct {
 	Class Class
 	// Condition is the condition of a CustomImage that is True while ECS reports the code; "" if there is none.
 	Condition string
-	// Advice tells a user in full sentences what to do.
+	// Advice tells a user in full sentences what to do. In it {origin} stands for where the access key came from,
+	// {action} for the RAM action that was refused, {operator} for the operator's service account, and {namespace}
+	// and {secret} for those of the object.
 	Advice string
 }
 
 const (
 	adviceWait = "It goes by itself once "
-	adviceKey  = "Set a valid access key in the operator's environment and restart the operator."
+	adviceKey  = "Put a valid access key into {origin}."
 )
 
 // Meanings is the one table of what errors mean. The reconciler, the tests and the documentation are made
@@ -66,27 +68,45 @@ var Meanings = []Meaning{
 	{CodeImageNotFound, "404", Gone, v1alpha1.ConditionNotFound,
 		"Check imageID, regionID and the account of the access key. While it is so, deleting this object deletes no image."},
 
-	{openapi.CodeNoCredentials, "", Denied, v1alpha1.ConditionDenied, adviceKey},
+	{v1alpha1.ReasonNoCredentials, "", Denied, v1alpha1.ConditionDenied,
+		"Name a Secret in spec.credentialsSecretRef, or give the operator an identity of its own."},
+	{v1alpha1.ReasonAmbientForbidden, "", Denied, v1alpha1.ConditionDenied,
+		"Name a Secret with an access key in spec.credentialsSecretRef, or add the namespace to the operator's " +
+			"--ambient-namespaces."},
+	{v1alpha1.ReasonSecretNotFound, "", Denied, v1alpha1.ConditionDenied,
+		"Create it: `kubectl create secret generic {secret} -n {namespace} --from-literal=access-key-id=… " +
+			"--from-literal=access-key-secret=…`."},
+	{v1alpha1.ReasonSecretForbidden, "", Denied, v1alpha1.ConditionDenied,
+		"Let it: `kubectl create rolebinding imagegc-credentials-reader -n {namespace} " +
+			"--clusterrole=imagegc-credentials-reader {operator}`."},
+	{v1alpha1.ReasonSecretInvalid, "", Denied, v1alpha1.ConditionDenied,
+		"Put it right: `kubectl edit secret {secret} -n {namespace}`."},
+	{v1alpha1.ReasonClusterForbidden, "", Denied, v1alpha1.ConditionDenied,
+		"Install the operator's roles again, as they are shipped."},
 	{"InvalidAccessKeyId.NotFound", "404, 400", Denied, v1alpha1.ConditionDenied, adviceKey},
 	{"InvalidAccessKeyId.Inactive", "400", Denied, v1alpha1.ConditionDenied,
-		"Enable the access key in RAM, or set another one in the operator's environment."},
+		"Enable the access key in RAM, or put another one into {origin}."},
 	{"SignatureDoesNotMatch", "400", Denied, v1alpha1.ConditionDenied,
-		"Check the access key secret in the operator's environment, and restart the operator."},
-	{"IncompleteSignature", "400", Denied, v1alpha1.ConditionDenied,
-		"Check the access key in the operator's environment, and restart the operator."},
+		"The secret does not belong to the access key. " + adviceKey},
+	{"IncompleteSignature", "400", Denied, v1alpha1.ConditionDenied, adviceKey},
 	{"InvalidTimeStamp.Expired", "400", Denied, v1alpha1.ConditionDenied,
 		"Set the clock of the operator's node: it is off by more than 15 minutes."},
 	{"InvalidSecurityToken.*", "400, 403", Denied, v1alpha1.ConditionDenied,
-		"Renew the temporary access key in the operator's environment, and restart the operator."},
+		"The temporary access key has ended, or its token is not the one that came with it. " + adviceKey},
 	{"Forbidden.*", "403", Denied, v1alpha1.ConditionDenied, adviceGrant},
 	{"NoPermission", "403", Denied, v1alpha1.ConditionDenied, adviceGrant},
 	{"NoPermisson", "403", Denied, v1alpha1.ConditionDenied, adviceGrant}, // sic
+	{"AuthenticationFail.*", "401", Denied, v1alpha1.ConditionDenied,
+		"Have the role trust the cluster's OIDC provider and the operator's service account."},
+	{"EntityNotExist.*", "404", Denied, v1alpha1.ConditionDenied,
+		"There is no such role or OIDC provider: check its ARN in the object's Secret or the operator's environment."},
 
 	{"InvalidRegionId.NotFound", "404", Invalid, v1alpha1.ConditionInvalid,
 		"There is no such region: set spec.deletionPolicy to Retain, delete this object, and create it anew " +
 			"with the right regionID."},
 	{"MissingParameter", "400", Invalid, v1alpha1.ConditionInvalid, adviceInvalid},
 	{"InvalidParameter", "400", Invalid, v1alpha1.ConditionInvalid, adviceInvalid},
+	{"InvalidParameter.*", "400", Invalid, v1alpha1.ConditionInvalid, adviceInvalid},
 	{"InvalidAction.NotFound", "404", Invalid, v1alpha1.ConditionInvalid, adviceInvalid},
 	{"InvalidVersion", "404", Invalid, v1alpha1.ConditionInvalid, adviceInvalid},
 
@@ -109,10 +129,9 @@ var Meanings = []Meaning{
 const CodeImageNotFound = "InvalidImageId.NotFound"
 
 const (
-	adviceGrant = "Grant the key's RAM user or role ecs:DeleteImage on this image and ecs:DescribeImages on " +
-		"the images of the region."
-	adviceInvalid = "Check spec and the operator's flags. To let a deleted object go and leave the image, annotate it " +
-		"with ecs.imagegc.io/release and its imageID."
+	adviceGrant   = "Grant {action} to the RAM user or role behind {origin}."
+	adviceInvalid = "Check spec, the Secret that it names, and the operator's flags. To let a deleted object go and " +
+		"leave the image, annotate it with ecs.imagegc.io/release and its imageID."
 	adviceThrottled = "It is tried again when the quota is renewed."
 	adviceRetried   = "It is tried again."
 )

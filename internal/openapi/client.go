@@ -5,6 +5,7 @@
 package openapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,26 +25,30 @@ import (
 // maxBody bounds what is read of an answer, in bytes: a page of 100 images is below 1 MiB.
 const maxBody = 16 << 20
 
-// Call is one request to an operation. All parameters go into the query.
+// Call is one request to an operation.
 type Call struct {
 	Product string // as in the host name: ecs
 	Version string // of the product's API: 2014-05-26
 	Action  string // DeleteImage
 	Region  string // the region whose endpoint is called
+	// Central says that outside of virtual private clouds the product has one endpoint for all regions.
+	Central bool
 	Query   url.Values
+	// Secret is a parameter of its own in the body, since URLs end up in logs.
+	Secret url.Values
+	// Credentials is the key to sign with.
+	Credentials Credentials
+	// Unsigned sends the call without a signature: it proves in another way who makes it.
+	Unsigned bool
 }
 
 // Observer is told of each call that was sent: the action, the error code ("" for a success), and how long
 // the answer took.
 type Observer func(action, code string, took time.Duration)
 
-// CredentialsFunc returns the key to sign the next call with.
-type CredentialsFunc func(ctx context.Context) (Credentials, error)
-
 // Config is what a Client needs.
 type Config struct {
-	Credentials CredentialsFunc
-	Endpoints   Endpoints
+	Endpoints Endpoints
 	// Timeout is how long one call may take. Below 40 s a slow DeleteImage would look like a failure.
 	Timeout time.Duration
 	// Connections is how many connections to one endpoint there may be; further callers wait. As many as there
@@ -86,29 +92,28 @@ func New(config Config) *Client {
 // It returns the RequestId of a success. Every failure of the call, a broken connection and a quota known to
 // be used up included, is an *Error.
 func (c *Client) Do(ctx context.Context, call Call, out any) (string, error) {
-	credentials, err := c.Credentials(ctx)
-	if err != nil {
-		return "", err
-	}
-	key := quota{credentials.AccessKeyID, call.Region, call.Product, call.Action}
+	key := quota{call.Credentials.AccessKeyID, call.Region, call.Product, call.Action}
 	if refusal := c.gate.refuse(key, c.Clock.Now()); refusal != nil {
-		return "", refusal
+		return "", refusal.of(call)
 	}
 	started := c.Clock.Now()
-	requestID, err := c.attempt(ctx, call, credentials, out)
-	if e := (*Error)(nil); errors.As(err, &e) && isThrottle(e.Code) {
-		c.gate.close(key, c.Clock.Now(), e)
-	}
+	requestID, err := c.attempt(ctx, call, out)
 	if c.Observe != nil {
 		c.Observe(call.Action, ErrorCode(err), c.Clock.Since(started))
+	}
+	if e := (*Error)(nil); errors.As(err, &e) {
+		if isThrottle(e.Code) {
+			c.gate.close(key, c.Clock.Now(), e)
+		}
+		return "", e.of(call)
 	}
 	return requestID, err
 }
 
-func (c *Client) attempt(ctx context.Context, call Call, credentials Credentials, out any) (string, error) {
+func (c *Client) attempt(ctx context.Context, call Call, out any) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	request, err := c.request(ctx, call, credentials)
+	request, err := c.request(ctx, call)
 	if err != nil {
 		return "", err
 	}
@@ -121,27 +126,50 @@ func (c *Client) attempt(ctx context.Context, call Call, credentials Credentials
 	if err != nil {
 		return "", c.connectionError(err)
 	}
-	return decode(response, body, credentials, out)
+	return decode(response, body, call, out)
 }
 
-// request builds a signed POST. With a GET, net/http would send it again without a word when a kept connection
-// breaks, and the answer would be that to the second one.
-func (c *Client) request(ctx context.Context, call Call, credentials Credentials) (*http.Request, error) {
-	target := c.Endpoints.url(call.Product, call.Region) + "/?" + canonicalQuery(call.Query)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, http.NoBody)
+// request builds a POST. With a GET, net/http would send it again without a word when a kept connection breaks,
+// and the answer would be that to the second one.
+func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) {
+	query, body := call.Query, []byte(call.Secret.Encode())
+	if call.Unsigned {
+		query = c.unsignedQuery(call)
+	}
+	target := c.Endpoints.url(call) + "/?" + canonicalQuery(query)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
-		// The text of a url.Error holds the query, which is not secret with this signature style.
+		// The text of a url.Error holds the query, in which nothing is secret.
 		return nil, fmt.Errorf("build %s request: %w", call.Action, err)
 	}
 	request.Header.Set("User-Agent", c.UserAgent)
 	request.Header.Set("Accept", "application/json")
+	if len(body) > 0 {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	if call.Unsigned {
+		return request, nil
+	}
 	request.Header.Set("X-Acs-Action", call.Action)
 	request.Header.Set("X-Acs-Version", call.Version)
-	request.Header.Set("X-Acs-Date", c.Clock.Now().UTC().Format("2006-01-02T15:04:05Z"))
+	request.Header.Set("X-Acs-Date", c.now())
 	request.Header.Set("X-Acs-Signature-Nonce", nonce())
-	Sign(request, nil, credentials)
+	Sign(request, body, call.Credentials)
 	return request, nil
 }
+
+// unsignedQuery adds what a signed call has in its headers.
+func (c *Client) unsignedQuery(call Call) url.Values {
+	query := maps.Clone(call.Query)
+	query.Set("Action", call.Action)
+	query.Set("Version", call.Version)
+	query.Set("Format", "JSON")
+	query.Set("Timestamp", c.now())
+	query.Set("SignatureNonce", nonce())
+	return query
+}
+
+func (c *Client) now() string { return c.Clock.Now().UTC().Format("2006-01-02T15:04:05Z") }
 
 func nonce() string {
 	var b [16]byte

@@ -26,13 +26,11 @@ import (
 var sprintf = fmt.Sprintf
 
 var testCall = Call{Product: "ecs", Version: "2014-05-26", Action: "DeleteImage", Region: "cn-hangzhou",
-	Query: url.Values{"ImageId": {"m-bp1"}, "RegionId": {"cn-hangzhou"}}}
+	Query:       url.Values{"ImageId": {"m-bp1"}, "RegionId": {"cn-hangzhou"}},
+	Credentials: Credentials{AccessKeyID: "canary-id", AccessKeySecret: "canary-secret", SecurityToken: "canary-token"}}
 
 func testClient(endpoint string, change ...func(*Config)) *Client {
 	config := Config{
-		Credentials: func(context.Context) (Credentials, error) {
-			return Credentials{AccessKeyID: "canary-id", AccessKeySecret: "canary-secret", SecurityToken: "canary-token"}, nil
-		},
 		Endpoints:   Endpoints{Override: endpoint},
 		Timeout:     5 * time.Second,
 		Connections: 64,
@@ -118,13 +116,14 @@ func TestTheTextOfAnErrorIsTheSameForTheSameFailure(t *testing.T) {
 		"In use. Server CanonicalRequest:POST\n/\nx-acs-security-token:abc",
 		"In use. server string to sign is:ACS3-HMAC-SHA256\n06563a9e1b43f5dfe96b81484da74bce",
 	} {
-		g.Expect(stableText(text, someID, Credentials{AccessKeyID: "an-id"})).To(Equal("In use."), text)
+		g.Expect(stableText(text, someID, Call{})).To(Equal("In use."), text)
 	}
-	g.Expect(stableText("id: not-a-uuid", "not-a-uuid", Credentials{})).NotTo(ContainSubstring("not-a-uuid"))
-	g.Expect(stableText("The key canary-id, its secret canary-secret and token canary-token.", "", Credentials{
-		AccessKeyID: "canary-id", AccessKeySecret: "canary-secret", SecurityToken: "canary-token",
-	})).NotTo(ContainSubstring("canary"))
-	g.Expect(len(stableText(strings.Repeat("ä", 5000), "", Credentials{}))).To(BeNumerically("<=", maxMessage+len("…")))
+	g.Expect(stableText("id: not-a-uuid", "not-a-uuid", Call{})).NotTo(ContainSubstring("not-a-uuid"))
+	secretive := testCall
+	secretive.Secret = url.Values{"OIDCToken": {"canary-oidc"}}
+	g.Expect(stableText("The key canary-id, its secret canary-secret and token canary-token, for canary-oidc.", "",
+		secretive)).NotTo(ContainSubstring("canary"))
+	g.Expect(len(stableText(strings.Repeat("ä", 5000), "", Call{}))).To(BeNumerically("<=", maxMessage+len("…")))
 }
 
 func TestTheWaitOfAThrottleIsReadFromItsHeaders(t *testing.T) {
@@ -357,14 +356,48 @@ func TestEachCallIsObserved(t *testing.T) {
 
 func TestEndpoints(t *testing.T) {
 	g := NewWithT(t)
-	g.Expect(Endpoints{}.url("ecs", "cn-hangzhou")).To(Equal("https://ecs-cn-hangzhou.aliyuncs.com"))
-	g.Expect(Endpoints{}.url("ecs", "eu-central-1")).To(Equal("https://ecs.eu-central-1.aliyuncs.com"))
-	g.Expect(Endpoints{VPC: true}.url("ecs", "cn-hangzhou")).To(Equal("https://ecs-vpc.cn-hangzhou.aliyuncs.com"))
-	g.Expect(Endpoints{Override: "http://127.0.0.1:8089/"}.url("ecs", "cn-hangzhou")).To(Equal("http://127.0.0.1:8089"))
+	url := func(e Endpoints, product, region string) string {
+		return e.url(Call{Product: product, Region: region, Central: product == "sts"})
+	}
+	g.Expect(url(Endpoints{}, "ecs", "cn-hangzhou")).To(Equal("https://ecs-cn-hangzhou.aliyuncs.com"))
+	g.Expect(url(Endpoints{}, "ecs", "eu-central-1")).To(Equal("https://ecs.eu-central-1.aliyuncs.com"))
+	g.Expect(url(Endpoints{}, "sts", "cn-hangzhou")).To(Equal("https://sts.aliyuncs.com"))
+	vpc := Endpoints{VPC: true}
+	g.Expect(url(vpc, "ecs", "cn-hangzhou")).To(Equal("https://ecs-vpc.cn-hangzhou.aliyuncs.com"))
+	g.Expect(url(vpc, "sts", "cn-hangzhou")).To(Equal("https://sts-vpc.cn-hangzhou.aliyuncs.com"))
+	override := Endpoints{Override: "http://127.0.0.1:8089/", Products: map[string]string{"sts": "http://127.0.0.1:8090"}}
+	g.Expect(url(override, "ecs", "cn-hangzhou")).To(Equal("http://127.0.0.1:8089"))
+	g.Expect(url(override, "sts", "cn-hangzhou")).To(Equal("http://127.0.0.1:8090"))
+	g.Expect(url(Endpoints{Override: "http://127.0.0.1:8089/"}, "sts", "x")).To(Equal("http://127.0.0.1:8089"))
 	for _, good := range []string{"", "http://127.0.0.1:8089", "https://ecs.example/"} {
-		g.Expect(Endpoints{Override: good}.Validate()).To(Succeed(), good)
+		g.Expect(IsEndpoint(good)).To(BeTrue(), good)
 	}
 	for _, bad := range []string{"127.0.0.1:8089", "ftp://x", "http://", "https://x/path", "https://x?y", "https://u:p@x"} {
-		g.Expect(Endpoints{Override: bad}.Validate()).To(MatchError(ContainSubstring("want https://HOST")), bad)
+		g.Expect(IsEndpoint(bad)).To(BeFalse(), bad)
 	}
+}
+
+func TestAnUnsignedCallCarriesNoKeyAndKeepsItsSecretOutOfTheURL(t *testing.T) {
+	g := NewWithT(t)
+	var got *http.Request
+	var body []byte
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r
+		body, _ = io.ReadAll(r.Body)
+		_, _ = io.WriteString(w, `{"RequestId":"`+someID+`"}`)
+	}))
+	defer server.Close()
+	_, err := testClient(server.URL).Do(context.Background(), Call{
+		Product: "sts", Version: "2015-04-01", Action: "AssumeRoleWithOIDC", Unsigned: true,
+		Query: url.Values{"RoleArn": {"acs:ram::1:role/r"}}, Secret: url.Values{"OIDCToken": {"canary-oidc"}},
+	}, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(got.Method).To(Equal(http.MethodPost))
+	g.Expect(got.URL.Query()).To(And(HaveKeyWithValue("Action", []string{"AssumeRoleWithOIDC"}),
+		HaveKeyWithValue("Version", []string{"2015-04-01"}), HaveKeyWithValue("Format", []string{"JSON"}),
+		HaveKeyWithValue("RoleArn", []string{"acs:ram::1:role/r"}), HaveKey("Timestamp"), HaveKey("SignatureNonce")))
+	g.Expect(got.Header).NotTo(HaveKey("Authorization"))
+	g.Expect(got.Header.Get("Content-Type")).To(Equal("application/x-www-form-urlencoded"))
+	g.Expect(got.URL.String()).NotTo(ContainSubstring("canary"))
+	g.Expect(string(body)).To(Equal("OIDCToken=canary-oidc"))
 }

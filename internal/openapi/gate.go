@@ -27,7 +27,7 @@ type closed struct {
 }
 
 // refuse returns the answer that the gate is closed because of, with the wait that is left; nil if it is open.
-func (g *gate) refuse(q quota, now time.Time) error {
+func (g *gate) refuse(q quota, now time.Time) *Error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c, ok := g.closed[q]

@@ -21,8 +21,6 @@ const (
 	// CodeUnusableAnswer stands for an answer that is neither a success nor an error of the gateway: an HTML
 	// page, an empty body, a redirect. The call may have taken effect.
 	CodeUnusableAnswer = "UnusableAnswer"
-	// CodeNoCredentials stands for a call that was not sent because there is no access key to sign it with.
-	CodeNoCredentials = "NoCredentials"
 )
 
 // What is kept of an error's code and text, in bytes: a status has to hold them.
@@ -42,6 +40,10 @@ type Error struct {
 	RequestID string
 	// HTTPStatus is 0 if no answer came.
 	HTTPStatus int
+	// Action is what was asked for, as RAM policies name it: ecs:DeleteImage. Empty if nothing was.
+	Action string
+	// Origin says in words where the access key came from.
+	Origin string
 	// Wait is how long a used-up quota stays so; 0 unless Code says that the call was throttled.
 	Wait time.Duration
 
@@ -49,6 +51,12 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// of adds what the error is about.
+func (e *Error) of(call Call) *Error {
+	e.Action, e.Origin = call.Product+":"+call.Action, call.Credentials.Origin
+	return e
+}
 
 // Unwrap returns the failure of the connection, if that is what it was.
 func (e *Error) Unwrap() error { return e.cause }
@@ -72,14 +80,14 @@ type envelope struct {
 }
 
 // decode tells a success from everything else: its status is 2xx, and its body has a RequestId and no Code.
-func decode(response *http.Response, body []byte, credentials Credentials, out any) (string, error) {
+func decode(response *http.Response, body []byte, call Call, out any) (string, error) {
 	var answer envelope
 	parsed := unmarshal(body, &answer)
 	switch {
 	case parsed == nil && answer.Code != "":
 		return "", &Error{
 			Code:       cut(answer.Code, maxCode),
-			Message:    stableText(answer.Message, answer.RequestID, credentials),
+			Message:    stableText(answer.Message, answer.RequestID, call),
 			RequestID:  answer.RequestID,
 			HTTPStatus: response.StatusCode,
 			Wait:       throttleWait(response.Header),
@@ -124,16 +132,21 @@ var (
 	stringToSignText = regexp.MustCompile(`(?is)\s*(the )?server (string ?to ?sign|canonical ?request).*`)
 )
 
-// stableText keeps of a message what is the same for the same failure, and shows no key.
-func stableText(message, requestID string, credentials Credentials) string {
+// stableText keeps of a message what is the same for the same failure, and shows nothing secret.
+func stableText(message, requestID string, call Call) string {
 	message = stringToSignText.ReplaceAllString(message, "")
 	if requestID != "" {
 		message = strings.ReplaceAll(message, requestID, "00000000-0000-0000-0000-000000000000")
 	}
 	message = requestIDText.ReplaceAllString(message, "")
-	for _, secret := range []string{credentials.AccessKeyID, credentials.AccessKeySecret, credentials.SecurityToken} {
+	key := call.Credentials
+	secrets := []string{key.AccessKeyID, key.AccessKeySecret, key.SecurityToken}
+	for _, values := range call.Secret {
+		secrets = append(secrets, values...)
+	}
+	for _, secret := range secrets {
 		if secret != "" {
-			message = strings.ReplaceAll(message, secret, credentials.String())
+			message = strings.ReplaceAll(message, secret, "[hidden]")
 		}
 	}
 	return cut(strings.TrimSpace(message), maxMessage)

@@ -17,6 +17,11 @@ type Credentials struct {
 	AccessKeyID     string
 	AccessKeySecret string
 	SecurityToken   string
+
+	// AccountID is the account that the key belongs to; empty if nobody asked.
+	AccountID string
+	// Origin says in words where the key came from, such as "Secret alibaba-cloud".
+	Origin string
 }
 
 // String hides the key, so that no log or error shows it by accident.

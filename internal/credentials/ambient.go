@@ -1,0 +1,121 @@
+package credentials
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"k8s.io/utils/clock"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/openapi"
+)
+
+// Sources are the names that Ambient knows.
+var Sources = []string{"auto", "rrsa", "env", "ecs-role", "none"}
+
+// The variables that hold an access key, and those that hold what a RAM role for service accounts needs, as
+// Alibaba Cloud's own tools and the webhook of ACK name them.
+const (
+	envAccessKeyID     = "ALIBABA_CLOUD_ACCESS_KEY_ID"
+	envAccessKeySecret = "ALIBABA_CLOUD_ACCESS_KEY_SECRET" // #nosec G101: a name, not a key
+	envSecurityToken   = "ALIBABA_CLOUD_SECURITY_TOKEN"    // #nosec G101: a name, not a token
+	envRoleARN         = "ALIBABA_CLOUD_ROLE_ARN"
+	envOIDCProviderARN = "ALIBABA_CLOUD_OIDC_PROVIDER_ARN"
+	envOIDCTokenFile   = "ALIBABA_CLOUD_OIDC_TOKEN_FILE" // #nosec G101: a name, not a token
+)
+
+// Ambient returns the operator's own identity from one of Sources, and the name of what "auto" came to: rrsa if any
+// of its variables is set, else env. Which it is never changes afterwards, and what it lacks is said when it is used.
+func Ambient(source string, getenv func(string) string, api *openapi.Client, clk clock.PassiveClock) (Identity, string) {
+	if source == "auto" {
+		source = "env"
+		for _, name := range []string{envRoleARN, envOIDCProviderARN, envOIDCTokenFile} {
+			if getenv(name) != "" {
+				source = "rrsa"
+			}
+		}
+	}
+	switch source {
+	case "rrsa":
+		return fromServiceAccount(getenv, sts{api}, clk), source
+	case "env":
+		return FromEnvironment(getenv), source
+	case "ecs-role":
+		return fromInstance(metadataService, clk), source
+	}
+	return func(context.Context, string) (openapi.Credentials, error) {
+		return openapi.Credentials{}, refuse(v1alpha1.ReasonNoCredentials,
+			"The object names no Secret, and the operator has no identity of its own (--credentials=none).")
+	}, "none"
+}
+
+// namespaceFile is where a pod finds the namespace it is in.
+const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// OwnNamespaces returns the namespaces that may use the operator's own identity unless a flag names others: that
+// of its pod or, outside a cluster, all.
+func OwnNamespaces(getenv func(string) string, readFile func(string) ([]byte, error)) ([]string, error) {
+	if getenv("KUBERNETES_SERVICE_HOST") == "" {
+		return []string{"*"}, nil
+	}
+	name, err := readFile(namespaceFile)
+	if err != nil {
+		return nil, fmt.Errorf("find the operator's own namespace, or give --ambient-namespaces: %w", err)
+	}
+	return []string{strings.TrimSpace(string(name))}, nil
+}
+
+// FromEnvironment reads an access key from the variables ALIBABA_CLOUD_ACCESS_KEY_ID,
+// ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for a temporary key, ALIBABA_CLOUD_SECURITY_TOKEN. Where one of the
+// first two is missing, every use of the result is an *openapi.Error that names it.
+func FromEnvironment(getenv func(string) string) Identity {
+	// A Secret that was made from a file often ends in a line feed.
+	credentials := openapi.Credentials{
+		AccessKeyID:     strings.TrimSpace(getenv(envAccessKeyID)),
+		AccessKeySecret: strings.TrimSpace(getenv(envAccessKeySecret)),
+		SecurityToken:   strings.TrimSpace(getenv(envSecurityToken)),
+		Origin:          "the operator's environment (read when it starts)",
+	}
+	return func(context.Context, string) (openapi.Credentials, error) {
+		switch {
+		case credentials.AccessKeyID == "":
+			return openapi.Credentials{}, missing(envAccessKeyID)
+		case credentials.AccessKeySecret == "":
+			return openapi.Credentials{}, missing(envAccessKeySecret)
+		}
+		return credentials, nil
+	}
+}
+
+// fromServiceAccount assumes the RAM role of the operator's service account (RRSA). The token is read at each
+// renewal, since the kubelet replaces it.
+func fromServiceAccount(getenv func(string) string, api sts, clk clock.PassiveClock) Identity {
+	arn, provider, file := getenv(envRoleARN), getenv(envOIDCProviderARN), getenv(envOIDCTokenFile)
+	names := []string{envRoleARN, envOIDCProviderARN, envOIDCTokenFile}
+	absent := slices.Index([]string{arn, provider, file}, "")
+	r := &renewed{clock: clk, renew: func(ctx context.Context, regionID string) (temporary, error) {
+		token, err := os.ReadFile(file) // #nosec G304: ACK's webhook says where it is
+		if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
+			return temporary{}, refuse(v1alpha1.ReasonNoCredentials,
+				"The token of the operator's service account is not in the file of %s: %s.", envOIDCTokenFile, failed.Err)
+		}
+		return api.assumeRoleWithOIDC(ctx, regionID, arn, provider, strings.TrimSpace(string(token)))
+	}}
+	return func(ctx context.Context, regionID string) (openapi.Credentials, error) {
+		if absent >= 0 {
+			return openapi.Credentials{}, missing(names[absent])
+		}
+		credentials, err := r.credentials(ctx, regionID)
+		credentials.Origin = "role " + arn + " of the operator's service account"
+		return credentials, err
+	}
+}
+
+func missing(variable string) error {
+	return refuse(v1alpha1.ReasonNoCredentials, "The operator's environment has no %s.", variable)
+}

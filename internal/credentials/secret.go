@@ -1,0 +1,86 @@
+package credentials
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/openapi"
+)
+
+// The keys of a Secret, as Alibaba Cloud's own tools name them.
+const (
+	keyAccessKeyID     = "access-key-id"
+	keyAccessKeySecret = "access-key-secret" // #nosec G101: a name, not a key
+	keySecurityToken   = "security-token"    // #nosec G101: a name, not a token
+	keyRoleARN         = "role-arn"
+	keyRoleSessionName = "role-session-name"
+	keyExternalID      = "external-id"
+)
+
+// fromSecret reads the Secret anew each time, so that a key that was replaced is used at the next attempt.
+func (s *Source) fromSecret(ctx context.Context, regionID, namespace, name string) (openapi.Credentials, error) {
+	none, secret := openapi.Credentials{}, &corev1.Secret{}
+	err := s.Secrets.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, secret)
+	switch {
+	case apierrors.IsNotFound(err):
+		return none, refuse(v1alpha1.ReasonSecretNotFound, "There is no Secret %s in namespace %s.", name, namespace)
+	case apierrors.IsForbidden(err):
+		return none, refuse(v1alpha1.ReasonSecretForbidden,
+			"The operator may not read Secret %s in namespace %s.", name, namespace)
+	case err != nil:
+		return none, fmt.Errorf("read Secret %s/%s: %w", namespace, name, err)
+	}
+	// A Secret that was made from a file often ends in a line feed.
+	value := func(key string) string { return strings.TrimSpace(string(secret.Data[key])) }
+	if value(keyRoleARN) != "" {
+		return s.assume(ctx, regionID, secret, value)
+	}
+	for _, key := range []string{keyAccessKeyID, keyAccessKeySecret} {
+		if value(key) == "" {
+			return none, refuse(v1alpha1.ReasonSecretInvalid, "Secret %s has no %s.", name, key)
+		}
+	}
+	return openapi.Credentials{
+		AccessKeyID:     value(keyAccessKeyID),
+		AccessKeySecret: value(keyAccessKeySecret),
+		SecurityToken:   value(keySecurityToken),
+		Origin:          "Secret " + name,
+	}, nil
+}
+
+// assume makes use of a Secret that names a role. That is as good as the operator's own identity, so it is for
+// the same namespaces: elsewhere somebody could name any role that trusts the operator.
+func (s *Source) assume(
+	ctx context.Context, regionID string, secret *corev1.Secret, value func(key string) string,
+) (openapi.Credentials, error) {
+	if value(keyAccessKeyID) != "" || value(keyAccessKeySecret) != "" {
+		return openapi.Credentials{}, refuse(v1alpha1.ReasonSecretInvalid,
+			"Secret %s has both an access key and a %s, and one of them is meant.", secret.Name, keyRoleARN)
+	}
+	if !s.mayUseAmbient(secret.Namespace) {
+		return openapi.Credentials{}, refuse(v1alpha1.ReasonAmbientForbidden,
+			"Secret %s names a role, and namespace %s may not use the operator's own identity, which would assume it.",
+			secret.Name, secret.Namespace)
+	}
+	wanted := role{arn: value(keyRoleARN), sessionName: value(keyRoleSessionName), externalID: value(keyExternalID)}
+	known, ok := s.roles.Get(wanted)
+	if !ok {
+		known = &renewed{clock: s.Clock, renew: func(ctx context.Context, regionID string) (temporary, error) {
+			own, err := s.Ambient(ctx, regionID)
+			if err != nil {
+				return temporary{}, err
+			}
+			return s.sts.assumeRole(ctx, regionID, wanted, own)
+		}}
+		s.roles.Add(wanted, known)
+	}
+	credentials, err := known.(*renewed).credentials(ctx, regionID)
+	credentials.Origin = "role " + wanted.arn + " in Secret " + secret.Name
+	return credentials, err
+}

@@ -1,0 +1,91 @@
+package credentials
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/imagegc/ecs-image-gc/internal/openapi"
+)
+
+// sts makes the calls of Alibaba Cloud's Security Token Service that this package needs.
+type sts struct{ api *openapi.Client }
+
+// sessionName is what the calls of an assumed role are audited under.
+const sessionName = "ecs-image-gc"
+
+// role is a RAM role to assume, and how.
+type role struct{ arn, sessionName, externalID string }
+
+// accountOf returns the account that an access key belongs to. That needs no permission.
+func (s sts) accountOf(ctx context.Context, regionID string, key openapi.Credentials) (string, error) {
+	var answer struct {
+		AccountID string `json:"AccountId" xml:"AccountId"`
+	}
+	err := s.do(ctx, openapi.Call{Action: "GetCallerIdentity", Region: regionID, Credentials: key}, &answer)
+	if err == nil && answer.AccountID == "" {
+		err = refuse(openapi.CodeUnusableAnswer, "GetCallerIdentity told no AccountId.")
+	}
+	return answer.AccountID, err
+}
+
+func (s sts) assumeRole(ctx context.Context, regionID string, r role, own openapi.Credentials) (temporary, error) {
+	query := url.Values{"RoleArn": {r.arn}, "RoleSessionName": {sessionName}}
+	if r.sessionName != "" {
+		query.Set("RoleSessionName", r.sessionName)
+	}
+	if r.externalID != "" {
+		query.Set("ExternalId", r.externalID)
+	}
+	return s.key(ctx, openapi.Call{Action: "AssumeRole", Region: regionID, Query: query, Credentials: own})
+}
+
+// assumeRoleWithOIDC assumes a role for a token of the cluster instead of an access key.
+func (s sts) assumeRoleWithOIDC(ctx context.Context, regionID, arn, providerARN, token string) (temporary, error) {
+	return s.key(ctx, openapi.Call{
+		Action:   "AssumeRoleWithOIDC",
+		Region:   regionID,
+		Unsigned: true, Credentials: openapi.Credentials{Origin: "the operator's environment"},
+		Query:  url.Values{"RoleArn": {arn}, "OIDCProviderArn": {providerARN}, "RoleSessionName": {sessionName}},
+		Secret: url.Values{"OIDCToken": {token}},
+	})
+}
+
+// key makes a call whose answer is an access key that ends.
+func (s sts) key(ctx context.Context, call openapi.Call) (temporary, error) {
+	var answer struct {
+		Credentials issued `json:"Credentials" xml:"Credentials"`
+	}
+	if err := s.do(ctx, call, &answer); err != nil {
+		return temporary{}, err
+	}
+	return answer.Credentials.temporary(call.Action)
+}
+
+func (s sts) do(ctx context.Context, call openapi.Call, out any) error {
+	call.Product, call.Version, call.Central = "sts", "2015-04-01", true
+	if call.Query == nil {
+		call.Query = url.Values{}
+	}
+	_, err := s.api.Do(ctx, call, out)
+	return err
+}
+
+// issued is an access key as STS and the metadata of an ECS instance spell it.
+type issued struct {
+	AccessKeyID     string `json:"AccessKeyId" xml:"AccessKeyId"`
+	AccessKeySecret string `json:"AccessKeySecret" xml:"AccessKeySecret"`
+	SecurityToken   string `json:"SecurityToken" xml:"SecurityToken"`
+	Expiration      string `json:"Expiration" xml:"Expiration"`
+}
+
+func (i issued) temporary(from string) (temporary, error) {
+	ends, err := time.Parse(time.RFC3339, strings.TrimSpace(i.Expiration))
+	if err != nil || i.AccessKeyID == "" || i.AccessKeySecret == "" || i.SecurityToken == "" {
+		return temporary{}, refuse(openapi.CodeUnusableAnswer, "%s told no whole access key.", from)
+	}
+	return temporary{ends: ends, Credentials: openapi.Credentials{
+		AccessKeyID: i.AccessKeyID, AccessKeySecret: i.AccessKeySecret, SecurityToken: i.SecurityToken,
+	}}, nil
+}
