@@ -2,11 +2,13 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"flag"
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +36,10 @@ type settings struct {
 	manager ctrl.Options
 	api     openapi.Config
 	images  controller.CustomImageReconciler
+
+	network, stsEndpoint, credentials string
+	watched, ambient                  string   // namespaces, as the flags have them
+	ambientNamespaces                 []string // whose objects may use the operator's own identity
 }
 
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
@@ -59,15 +65,18 @@ func (s *settings) run() error {
 	if err != nil {
 		return fmt.Errorf("create the manager: %w", err)
 	}
-	s.api.Credentials = credentials.FromEnvironment(os.Getenv)
 	s.api.Connections = s.images.MaxConcurrentReconciles
 	s.api.Clock = clock.RealClock{}
 	s.api.UserAgent = "ecs-image-gc/" + version()
 	s.api.Observe = controller.ObserveECSCall
 
+	api := openapi.New(s.api)
 	s.images.Client = mgr.GetClient()
 	s.images.Live = mgr.GetAPIReader()
-	s.images.ECS = ecs.New(openapi.New(s.api))
+	s.images.ECS = ecs.New(api)
+	if err := s.identify(mgr, api); err != nil {
+		return err
+	}
 	s.images.Events = mgr.GetEventRecorder("ecs-image-gc")
 	s.images.Clock = clock.RealClock{}
 	if err := s.images.SetupWithManager(mgr); err != nil {
@@ -80,26 +89,63 @@ func (s *settings) run() error {
 	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
-	ctrl.Log.Info("Starting", "version", version())
+	ctrl.Log.Info("Starting", "version", version(), "credentials", s.credentials, "ambientNamespaces", s.ambientNamespaces)
 	return mgr.Start(ctrl.SetupSignalHandler())
 }
 
+// identify decides once who the operator is: to Alibaba Cloud, and to the cluster.
+func (s *settings) identify(mgr ctrl.Manager, api *openapi.Client) (err error) {
+	source := credentials.Config{
+		Secrets: mgr.GetAPIReader(), AmbientNamespaces: s.ambientNamespaces, API: api, Clock: clock.RealClock{},
+	}
+	source.Ambient, s.credentials = credentials.Ambient(s.credentials, os.Getenv, api, clock.RealClock{})
+	s.images.Credentials = credentials.New(source)
+	if s.images.Operator, err = controller.WhoAmI(context.Background(), mgr.GetClient()); err != nil {
+		return err
+	}
+	return nil
+}
+
 func parseFlags() (*settings, error) {
-	s := &settings{images: controller.CustomImageReconciler{
-		Waiting: controller.Backoff{First: 5 * time.Second, Longest: 5 * time.Minute},
-		Blocked: controller.Backoff{First: 30 * time.Second, Longest: 10 * time.Minute},
-	}}
-	m := &s.manager
+	s := &settings{}
+	s.bindCloudFlags()
+	s.bindManagerFlags()
+	logging := zap.Options{StacktraceLevel: zapcore.PanicLevel} // that ECS cannot be reached needs no stack trace
+	logging.BindFlags(flag.CommandLine)
+	flag.Parse()
+	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logging)))
+	if flag.NArg() > 0 { // what stands behind it would be ignored, an --ecs-endpoint for example
+		return nil, fmt.Errorf("%q is no flag; a bool is written --flag=true", flag.Arg(0))
+	}
+	if err := s.validate(); err != nil {
+		return nil, err
+	}
+	return s, s.complete()
+}
+
+func (s *settings) bindCloudFlags() {
 	flag.StringVar(&s.api.Endpoints.Override, "ecs-endpoint", "",
-		"Where to send all calls, such as http://127.0.0.1:8089 of a simulator. Default: Alibaba Cloud's own endpoints.")
-	network := flag.String("network", "public", "Which of Alibaba Cloud's endpoints to call: public or vpc.")
-	flag.DurationVar(&s.api.Timeout, "request-timeout", 45*time.Second, "How long one ECS call may take.")
+		"Where to send the calls of ECS, such as http://127.0.0.1:8089 of a simulator. Default: Alibaba Cloud's own endpoints.")
+	flag.StringVar(&s.stsEndpoint, "sts-endpoint", "",
+		"Where to send the calls of STS. Default: --ecs-endpoint if that is given, else Alibaba Cloud's own endpoint.")
+	flag.StringVar(&s.network, "network", "public", "Which of Alibaba Cloud's endpoints to call: public or vpc.")
+	flag.StringVar(&s.credentials, "credentials", "auto", "The operator's own identity, used for objects that name no "+
+		"Secret: auto (rrsa if its variables are set, else env), rrsa, env, ecs-role or none.")
+	flag.StringVar(&s.ambient, "ambient-namespaces", "", "Which namespaces' objects may use that identity, separated by "+
+		"commas; * for all. Default: the operator's own namespace; outside a cluster: all.")
+	flag.DurationVar(&s.api.Timeout, "request-timeout", 45*time.Second, "How long one call of ECS or STS may take.")
+}
+
+func (s *settings) bindManagerFlags() {
+	m := &s.manager
+	s.images.Waiting = controller.Backoff{First: 5 * time.Second, Longest: 5 * time.Minute}
+	s.images.Blocked = controller.Backoff{First: 30 * time.Second, Longest: 10 * time.Minute}
 	flag.Var(&s.images.Waiting, "waiting-backoff", "First and longest wait while ECS works on an image.")
 	flag.Var(&s.images.Blocked, "blocked-backoff", "First and longest wait while somebody has to act.")
 	flag.DurationVar(&s.images.Resync, "resync-interval", 6*time.Hour, "How often ECS is asked about a live image.")
 	flag.IntVar(&s.images.MaxConcurrentReconciles, "max-concurrent-reconciles", 64,
 		"How many objects are worked on at once.")
-	namespaces := flag.String("namespaces", "", "Which namespaces to watch, separated by commas. Default: all.")
+	flag.StringVar(&s.watched, "namespaces", "", "Which namespaces to watch, separated by commas. Default: all.")
 	flag.BoolVar(&m.LeaderElection, "leader-elect", false, "Work only while this process is the elected leader.")
 	flag.StringVar(&m.LeaderElectionNamespace, "leader-election-namespace", "",
 		"Where the Lease of the leader election is. Default: the operator's own namespace; needed outside a cluster.")
@@ -108,62 +154,74 @@ func parseFlags() (*settings, error) {
 		"Serve metrics with TLS, to those alone whom the cluster authenticates and authorizes.")
 	flag.StringVar(&m.HealthProbeBindAddress, "health-probe-bind-address", ":8081",
 		"Where /healthz and /readyz are served; 0 for nowhere.")
-	logging := zap.Options{StacktraceLevel: zapcore.PanicLevel} // that ECS cannot be reached needs no stack trace
-	logging.BindFlags(flag.CommandLine)
-	flag.Parse()
-	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logging)))
-
-	s.completeManager(*namespaces)
-	s.api.Endpoints.VPC = *network == "vpc"
-	if flag.NArg() > 0 { // what stands behind it would be ignored, an --ecs-endpoint for example
-		return nil, fmt.Errorf("%q is no flag; a bool is written --flag=true", flag.Arg(0))
-	}
-	if *namespaces != "" && len(m.Cache.DefaultNamespaces) == 0 {
-		return nil, fmt.Errorf("--namespaces is %q: want names separated by commas", *namespaces)
-	}
-	return s, s.validate(*network)
 }
 
-// completeManager adds what follows from the flags, and what no flag decides.
-func (s *settings) completeManager(namespaces string) {
+// names reads the namespaces that a flag lists.
+func names(flagName, list string) ([]string, error) {
+	found := strings.FieldsFunc(list, func(c rune) bool { return c == ',' || c == ' ' })
+	if list != "" && len(found) == 0 {
+		return nil, fmt.Errorf("--%s is %q: want names separated by commas", flagName, list)
+	}
+	return found, nil
+}
+
+// complete adds what follows from the flags, and what no flag decides.
+func (s *settings) complete() (err error) {
 	m := &s.manager
 	m.Scheme = runtime.NewScheme()
 	_ = clientgoscheme.AddToScheme(m.Scheme) // these two fail only on a program error
 	_ = v1alpha1.AddToScheme(m.Scheme)
-	m.Metrics.TLSOpts = []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }}
+	m.Metrics.TLSOpts = []func(*tls.Config){func(c *tls.Config) {
+		c.MinVersion, c.NextProtos = tls.VersionTLS12, []string{"http/1.1"} // and no HTTP/2
+	}}
 	if m.Metrics.SecureServing {
 		m.Metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
 	}
 	m.LeaderElectionID = "ecs-image-gc"
 	m.LeaderElectionReleaseOnCancel = true
-	// An attempt is up to three calls, and the one under way when the manager stops is finished.
-	stop := 3*s.api.Timeout + 10*time.Second
+	// What is finished when the manager stops is a deletion: the call, and one that tells what came of it.
+	stop := 2*s.api.Timeout + 10*time.Second
 	m.GracefulShutdownTimeout = &stop
-	for namespace := range strings.FieldsFuncSeq(namespaces, func(c rune) bool { return c == ',' || c == ' ' }) {
+	m.Cache.ByObject = controller.CacheByObject()
+	s.api.Endpoints.VPC = s.network == "vpc"
+	s.api.Endpoints.Products = map[string]string{"sts": s.stsEndpoint}
+
+	watched, err := names("namespaces", s.watched)
+	if err != nil {
+		return err
+	}
+	for _, namespace := range watched {
 		if m.Cache.DefaultNamespaces == nil {
 			m.Cache.DefaultNamespaces = map[string]cache.Config{}
 		}
 		m.Cache.DefaultNamespaces[namespace] = cache.Config{}
 	}
+	s.ambientNamespaces, err = names("ambient-namespaces", s.ambient)
+	if err == nil && len(s.ambientNamespaces) == 0 {
+		s.ambientNamespaces, err = credentials.OwnNamespaces(os.Getenv, os.ReadFile)
+	}
+	return err
 }
 
-func (s *settings) validate(network string) error {
-	for _, duration := range []struct {
-		flag  string
-		value time.Duration
-	}{{"request-timeout", s.api.Timeout}, {"resync-interval", s.images.Resync}} {
-		if duration.value <= 0 {
-			return fmt.Errorf("--%s is %s: want more than 0", duration.flag, duration.value)
+func (s *settings) validate() error {
+	for _, flag := range []struct {
+		name  string
+		value any
+		valid bool
+		want  string
+	}{
+		{"request-timeout", s.api.Timeout, s.api.Timeout > 0, "more than 0"},
+		{"resync-interval", s.images.Resync, s.images.Resync > 0, "more than 0"},
+		{"max-concurrent-reconciles", s.images.MaxConcurrentReconciles, s.images.MaxConcurrentReconciles > 0, "1 or more"},
+		{"network", s.network, s.network == "public" || s.network == "vpc", "public or vpc"},
+		{"credentials", s.credentials, slices.Contains(credentials.Sources, s.credentials),
+			"one of " + strings.Join(credentials.Sources, ", ")},
+		{"ecs-endpoint", s.api.Endpoints.Override, openapi.IsEndpoint(s.api.Endpoints.Override), openapi.WantEndpoint},
+		{"sts-endpoint", s.stsEndpoint, openapi.IsEndpoint(s.stsEndpoint), openapi.WantEndpoint},
+	} {
+		if !flag.valid {
+			return fmt.Errorf("--%s is %q: want %s", flag.name, fmt.Sprint(flag.value), flag.want)
 		}
-	}
-	if s.images.MaxConcurrentReconciles < 1 {
-		return fmt.Errorf("--max-concurrent-reconciles is %d: want 1 or more", s.images.MaxConcurrentReconciles)
-	}
-	if network != "public" && network != "vpc" {
-		return fmt.Errorf("--network is %q: want public or vpc", network)
-	}
-	if err := s.api.Endpoints.Validate(); err != nil {
-		return fmt.Errorf("--ecs-endpoint: %w", err)
 	}
 	return nil
 }

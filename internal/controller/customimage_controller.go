@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -11,11 +12,14 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/credentials"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 )
 
@@ -25,10 +29,14 @@ type CustomImageReconciler struct {
 	// Client reads from the cache and writes.
 	Client client.Client
 	// Live reads straight from the API server.
-	Live   client.Reader
-	ECS    *ecs.Client
-	Events events.EventRecorder
-	Clock  clock.PassiveClock
+	Live client.Reader
+	// ECS is asked with the keys that Credentials finds.
+	ECS         *ecs.Client
+	Credentials *credentials.Source
+	// Operator is who the operator is to the cluster, as kubectl's flag: --serviceaccount=NAMESPACE:NAME.
+	Operator string
+	Events   events.EventRecorder
+	Clock    clock.PassiveClock
 
 	// Waiting and Blocked say how often ECS is asked again about an obstacle that ends by itself, and about one
 	// that somebody has to clear.
@@ -44,14 +52,22 @@ type CustomImageReconciler struct {
 
 // +kubebuilder:rbac:groups=ecs.imagegc.io,resources=customimages,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=ecs.imagegc.io,resources=customimages/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,resourceNames=customimages.ecs.imagegc.io,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
-// SetupWithManager adds the reconciler to a manager.
+// SetupWithManager adds the reconciler to a manager, whose cache has to have the options of CacheByObject.
 func (r *CustomImageReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	r.failures = newFailureLimiter()
+	err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.CustomImage{}, imageIDField,
+		func(object client.Object) []string { return []string{object.(*v1alpha1.CustomImage).Spec.ImageID} })
+	if err != nil {
+		return fmt.Errorf("index the objects by their images: %w", err)
+	}
 	return ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.CustomImage{}).
-		WithEventFilter(moreThanStatusChanged()).
+		For(&v1alpha1.CustomImage{}, builder.WithPredicates(moreThanStatusChanged())).
+		WatchesMetadata(namespaceMetadata(), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(ends())).
+		WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(ends())).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.MaxConcurrentReconciles,
 			RateLimiter:             r.failures,
@@ -61,8 +77,6 @@ func (r *CustomImageReconciler) SetupWithManager(mgr ctrl.Manager) error {
 
 // Reconcile makes at most one attempt for one object.
 func (r *CustomImageReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
-	// When the manager stops, the call under way is finished: what it did is known then, and recorded.
-	ctx = context.WithoutCancel(ctx)
 	image := &v1alpha1.CustomImage{}
 	if err := r.Client.Get(ctx, request.NamespacedName, image); err != nil {
 		r.attempts.forget(request.NamespacedName)
@@ -75,7 +89,8 @@ func (r *CustomImageReconciler) Reconcile(ctx context.Context, request ctrl.Requ
 	var result ctrl.Result
 	outcome, err := attempt(ctx, image)
 	if err == nil {
-		result, err = r.conclude(ctx, image, outcome)
+		// What became known is recorded also when the manager stops.
+		result, err = r.conclude(context.WithoutCancel(ctx), image, outcome)
 	}
 	if apierrors.IsConflict(err) {
 		// Somebody changed the object meanwhile. It is judged anew once the cache has that change.

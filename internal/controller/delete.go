@@ -20,54 +20,102 @@ import (
 // patience is how long ECS may go on showing an image whose deletion it accepted, before somebody should look.
 const patience = 10 * time.Minute
 
-// delete is the deletion protocol. Whatever is not a proven end leaves the finalizer in place.
+// deletion is one attempt to delete an image: what its steps hand on to each other.
+type deletion struct {
+	*CustomImageReconciler
+	image *v1alpha1.CustomImage
+	// cloud is ECS, asked with one access key for all of the attempt: the account that is checked is the account
+	// that is called.
+	cloud access
+}
+
+// delete is the deletion protocol. A step that returns an outcome ends the attempt, and one that returns neither
+// outcome nor error lets it go on. Whatever is not a proven end leaves the finalizer in place.
 func (r *CustomImageReconciler) delete(ctx context.Context, image *v1alpha1.CustomImage) (outcome, error) {
-	if o, ok := r.endWithoutCall(image); ok {
-		return o, nil
+	d := &deletion{CustomImageReconciler: r, image: image}
+	for _, step := range []func(context.Context) (*outcome, error){
+		d.waitUntilDue,
+		d.readAgain,
+		d.hold,
+		d.yieldToOwner,
+		d.identify,
+		d.lookFirst,
+		d.yieldToOwner,
+		d.deleteImage,
+		d.confirm,
+	} {
+		end, err := step(ctx)
+		if err != nil {
+			return r.failed(image, err)
+		}
+		if end != nil {
+			return *end, nil
+		}
 	}
-	if same, err := r.readAgain(ctx, image); !same || err != nil {
-		return outcome{}, err
-	}
-	if o, ok := r.endWithoutCall(image); ok {
-		return o, nil
-	}
-	if err := r.lookFirst(ctx, image); err != nil {
-		return failed(err)
-	}
-	force := ptr.Deref(image.Spec.Force, false)
-	requestID, err := r.ECS.DeleteImage(ctx, image.Spec.RegionID, image.Spec.ImageID, force)
-	if err != nil && !isGone(err) {
-		return failed(err)
-	}
-	if err == nil {
-		log.FromContext(ctx).Info("Asked ECS to delete the image", "imageID", image.Spec.ImageID,
-			"regionID", image.Spec.RegionID, "force", force, "requestID", requestID)
-	}
-	return r.confirm(ctx, image)
+	return outcome{}, nil // not reached: confirm comes to an end
 }
 
-// endWithoutCall returns what ends this attempt before ECS is asked, if anything does.
-func (r *CustomImageReconciler) endWithoutCall(image *v1alpha1.CustomImage) (outcome, bool) {
-	others := otherFinalizers(image)
-	release, asked := image.Annotations[v1alpha1.AnnotationRelease]
+// waitUntilDue ends an attempt that the cache shows to be too early, before anybody is asked anything. An object that
+// may go without its image is never too early.
+func (d *deletion) waitUntilDue(ctx context.Context) (*outcome, error) {
+	wait := d.untilDue(d.image)
+	if _, asked := d.image.Annotations[v1alpha1.AnnotationRelease]; asked || wait <= 0 {
+		return nil, nil
+	}
+	cause, err := cascade(ctx, d.Client, d.image)
+	if err != nil || cause != "" {
+		return nil, err
+	}
+	return &outcome{wait: wait}, nil
+}
+
+// readAgain reads the object straight from the API server, and ends the attempt if it is no longer the deleted
+// object that the cache showed: a cache may lag behind by any time, and a deletion cannot be undone.
+func (d *deletion) readAgain(ctx context.Context) (*outcome, error) {
+	uid := d.image.UID
+	if err := d.Live.Get(ctx, client.ObjectKeyFromObject(d.image), d.image); err != nil {
+		return nil, err
+	}
+	if d.image.UID != uid || d.image.DeletionTimestamp.IsZero() {
+		return &outcome{}, nil
+	}
+	return nil, nil
+}
+
+// hold ends an attempt that the object itself, its namespace or the CRD ends before ECS is asked.
+func (d *deletion) hold(ctx context.Context) (*outcome, error) {
+	others := otherFinalizers(d.image)
+	release, asked := d.image.Annotations[v1alpha1.AnnotationRelease]
 	switch {
-	case len(others) == len(image.Finalizers): // ours is gone, and the object is no longer our business
-		return outcome{}, true
+	case len(others) == len(d.image.Finalizers): // ours is gone, and the object is no longer our business
+		return &outcome{}, nil
 	case len(others) > 0:
-		return othersFirst(others), true
-	case asked && release == image.Spec.ImageID:
-		return released(v1alpha1.EventReleased, "The image stays, as the annotation asked."), true
-	case image.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain:
-		return released(v1alpha1.EventRetained, "The image stays, as spec.deletionPolicy asks."), true
-	case asked:
-		return invalidRelease(image, release), true
+		return othersFirst(others), nil
+	case asked && release == d.image.Spec.ImageID:
+		return released(v1alpha1.EventReleased, "The image stays, as the annotation asked."), nil
+	case d.image.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain:
+		return released(v1alpha1.EventRetained, "The image stays, as spec.deletionPolicy asks."), nil
 	}
-	wait := r.untilDue(image)
-	return outcome{wait: wait}, wait > 0
+	cause, err := cascade(ctx, d.Live, d.image)
+	if err != nil {
+		return nil, err
+	}
+	wait := d.untilDue(d.image)
+	switch {
+	case cause != "":
+		return released(v1alpha1.EventRetained, "The image stays: "+cause), nil
+	case asked:
+		return invalidRelease(d.image, release), nil
+	case isProtected(d.image):
+		return protected(), nil
+	case wait > 0:
+		return &outcome{wait: wait}, nil
+	}
+	return nil, nil
 }
 
-func othersFirst(others []string) outcome {
-	return outcome{
+func othersFirst(others []string) *outcome {
+	return &outcome{
 		kind:    v1alpha1.ConditionReconciling,
 		unknown: true,
 		reason:  v1alpha1.ReasonPending,
@@ -77,8 +125,8 @@ func othersFirst(others []string) outcome {
 }
 
 // invalidRelease holds an object whose user meant to keep some image: it may well be this one.
-func invalidRelease(image *v1alpha1.CustomImage, value string) outcome {
-	return outcome{
+func invalidRelease(image *v1alpha1.CustomImage, value string) *outcome {
+	return &outcome{
 		kind:    v1alpha1.ConditionStalled,
 		unknown: true,
 		reason:  v1alpha1.ReasonInvalidRelease,
@@ -87,27 +135,17 @@ func invalidRelease(image *v1alpha1.CustomImage, value string) outcome {
 	}
 }
 
-// readAgain reads the object straight from the API server, and reports whether it is still the deleted object
-// that the cache showed: a cache may lag behind by any time, and a deletion cannot be undone.
-func (r *CustomImageReconciler) readAgain(ctx context.Context, image *v1alpha1.CustomImage) (bool, error) {
-	uid := image.UID
-	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(image), image); err != nil {
-		return false, client.IgnoreNotFound(err)
-	}
-	return image.UID == uid && !image.DeletionTimestamp.IsZero(), nil
-}
-
 // lookFirst records the image of an object that was deleted before its image was seen, so that the end can tell
 // a deletion from an image that was never there.
-func (r *CustomImageReconciler) lookFirst(ctx context.Context, image *v1alpha1.CustomImage) error {
-	if seen(image) {
-		return nil
+func (d *deletion) lookFirst(ctx context.Context) (*outcome, error) {
+	if seen(d.image) {
+		return nil, nil
 	}
-	found, err := r.ECS.FindImage(ctx, image.Spec.RegionID, image.Spec.ImageID)
-	if found == nil || err != nil {
-		return err
+	found, end, err := d.cloud.find(ctx, d.image)
+	if found == nil || end != nil || err != nil {
+		return end, err
 	}
-	return r.record(ctx, image, outcome{
+	return nil, d.record(ctx, d.image, outcome{
 		kind:    v1alpha1.ConditionReconciling,
 		reason:  v1alpha1.ReasonPending,
 		message: "ECS shows the image, and is asked to delete it next.",
@@ -115,47 +153,69 @@ func (r *CustomImageReconciler) lookFirst(ctx context.Context, image *v1alpha1.C
 	})
 }
 
+// deleteImage asks ECS to delete the image. From here on the attempt is finished also when the manager stops: what
+// it did is known then, and recorded.
+func (d *deletion) deleteImage(ctx context.Context) (*outcome, error) {
+	ctx = context.WithoutCancel(ctx)
+	spec := d.image.Spec
+	force := ptr.Deref(spec.Force, false)
+	requestID, err := d.cloud.DeleteImage(ctx, spec.RegionID, spec.ImageID, force)
+	if err == nil {
+		log.FromContext(ctx).Info("Asked ECS to delete the image", "imageID", spec.ImageID,
+			"regionID", spec.RegionID, "accountID", d.cloud.account, "force", force, "requestID", requestID)
+	}
+	if err == nil || isGone(err) {
+		return nil, nil
+	}
+	o, err := d.failed(d.image, err)
+	if err != nil {
+		return nil, err
+	}
+	d.nameUsers(ctx, &o)
+	return &o, nil
+}
+
 // confirm lets the object go once ECS shows the image no longer: that a deletion was accepted proves nothing.
-func (r *CustomImageReconciler) confirm(ctx context.Context, image *v1alpha1.CustomImage) (outcome, error) {
-	left, err := r.ECS.FindImage(ctx, image.Spec.RegionID, image.Spec.ImageID)
+func (d *deletion) confirm(ctx context.Context) (*outcome, error) {
+	left, end, err := d.cloud.find(context.WithoutCancel(ctx), d.image)
 	switch {
-	case err != nil:
-		return failed(err)
+	case end != nil || err != nil:
+		return end, err
 	case left != nil:
-		return r.stillThere(image, left), nil
-	case seen(image):
+		return d.stillThere(left), nil
+	case seen(d.image):
 		return released(v1alpha1.EventDeleted, "ECS shows the image no longer."), nil
 	}
 	return released(v1alpha1.EventNotFound, fmt.Sprintf("No image was deleted: there is none of this ID in %s in "+
-		"the account of the access key.", image.Spec.RegionID)), nil
+		"account %s, which the access key belongs to.", d.image.Spec.RegionID, d.cloud.account)), nil
 }
 
-func (r *CustomImageReconciler) stillThere(image *v1alpha1.CustomImage, left *ecs.Image) outcome {
-	o := outcome{
+func (d *deletion) stillThere(left *ecs.Image) *outcome {
+	o := &outcome{
 		kind:    v1alpha1.ConditionReconciling,
 		reason:  v1alpha1.ReasonDeleting,
 		message: fmt.Sprintf("ECS accepted the deletion and still shows the image with status %s.", clip(left.Status, 64)),
 		found:   left,
 	}
-	if r.deletingTooLong(image) {
+	if d.deletingTooLong() {
 		o.kind = v1alpha1.ConditionStalled
 		o.message += fmt.Sprintf(" That is so for more than %.0f minutes: ask Alibaba Cloud's support about the "+
 			"image, or let the object go with the annotation %s=%s.",
-			patience.Minutes(), v1alpha1.AnnotationRelease, image.Spec.ImageID)
+			patience.Minutes(), v1alpha1.AnnotationRelease, d.image.Spec.ImageID)
 	}
 	return o
 }
 
-func (r *CustomImageReconciler) deletingTooLong(image *v1alpha1.CustomImage) bool {
-	if readyReason(image) != v1alpha1.ReasonDeleting {
+func (d *deletion) deletingTooLong() bool {
+	if readyReason(d.image) != v1alpha1.ReasonDeleting {
 		return false
 	}
-	reconciling := meta.FindStatusCondition(image.Status.Conditions, v1alpha1.ConditionReconciling)
-	return reconciling == nil || r.Clock.Since(reconciling.LastTransitionTime.Time) >= patience
+	reconciling := meta.FindStatusCondition(d.image.Status.Conditions, v1alpha1.ConditionReconciling)
+	return reconciling == nil || d.Clock.Since(reconciling.LastTransitionTime.Time) >= patience
 }
 
-func released(reason, message string) outcome {
-	return outcome{release: true, reason: reason, message: message}
+func released(reason, message string) *outcome {
+	return &outcome{release: true, reason: reason, message: message}
 }
 
 // seen reports whether ECS showed the image when it was last asked about it.

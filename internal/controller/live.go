@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
@@ -19,15 +20,44 @@ func (r *CustomImageReconciler) observe(ctx context.Context, image *v1alpha1.Cus
 	if wait := r.untilDue(image); wait > 0 {
 		return outcome{wait: wait}, nil
 	}
-	found, err := r.ECS.FindImage(ctx, image.Spec.RegionID, image.Spec.ImageID)
-	if err == nil && found == nil {
-		err = &ecs.Error{
-			Code:    ecs.CodeImageNotFound,
-			Message: fmt.Sprintf("DescribeImages shows no such image in %s.", image.Spec.RegionID),
-		}
+	cloud, end, err := r.access(ctx, image)
+	var found *ecs.Image
+	if end == nil && err == nil {
+		found, end, err = cloud.find(ctx, image)
 	}
+	switch {
+	case err != nil:
+		return r.failed(image, err)
+	case end != nil:
+		return *end, nil
+	case found == nil:
+		return r.failed(image, &ecs.Error{
+			Code: ecs.CodeImageNotFound,
+			Message: fmt.Sprintf("DescribeImages shows no such image in %s in account %s.",
+				image.Spec.RegionID, cloud.account),
+		})
+	}
+	return r.observed(ctx, image, found)
+}
+
+// observed says what deleting the object would do to the image that was found.
+func (r *CustomImageReconciler) observed(
+	ctx context.Context, image *v1alpha1.CustomImage, found *ecs.Image,
+) (outcome, error) {
+	judged := image.DeepCopy()
+	judged.Status.Image = imageStatus(found)
+	owner, err := r.owner(ctx, judged, found.OwnerID)
 	if err != nil {
-		return failed(err)
+		return outcome{}, err
+	}
+	if owner != nil {
+		return outcome{
+			kind:   v1alpha1.ConditionStalled,
+			reason: v1alpha1.ReasonConflict,
+			message: fmt.Sprintf("The image belongs to CustomImage %s, which is older. Delete this object: that leaves "+
+				"the image.", client.ObjectKeyFromObject(owner)),
+			found: found,
+		}, nil
 	}
 	effect := "Deleting this object deletes it."
 	if image.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain {

@@ -319,13 +319,14 @@ var _ = Describe("The status", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
 		image := w.get(id)
-		for _, o := range []outcome{w.stillThere(image, found), othersFirst([]string{long, long, long, long}),
-			invalidRelease(image, long)} {
+		d := &deletion{CustomImageReconciler: w.CustomImageReconciler, image: image}
+		for _, o := range []*outcome{d.stillThere(found), othersFirst([]string{long, long, long, long}),
+			invalidRelease(image, long), access{account: "1"}.mismatch(long)} {
 			o.apply(image, metav1.NewTime(w.clock.Now()))
 			Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
 		}
 		for _, code := range []string{"1.ImageIsCreating", "Forbidden." + long[:120], "…/…"} {
-			o, err := failed(&ecs.Error{Code: code, Message: long, RequestID: long})
+			o, err := w.failed(image, &ecs.Error{Code: code, Message: long, RequestID: long})
 			Expect(err).NotTo(HaveOccurred())
 			o.found = found
 			o.apply(image, metav1.NewTime(w.clock.Now()))

@@ -27,18 +27,22 @@ func runWorld(images ...ecssim.Image) (w *world, stop func()) {
 	GinkgoHelper()
 	w = &world{namespace: newNamespace(), sim: newSimulator(nil, images...)}
 	mgr, err := ctrl.NewManager(operator, ctrl.Options{
-		Scheme:                  scheme,
-		Metrics:                 metricsserver.Options{BindAddress: "0"},
-		Cache:                   cache.Options{DefaultNamespaces: map[string]cache.Config{w.namespace: {}}},
+		Scheme:  scheme,
+		Metrics: metricsserver.Options{BindAddress: "0"},
+		Cache: cache.Options{
+			DefaultNamespaces: map[string]cache.Config{w.namespace: {}}, ByObject: CacheByObject(),
+		},
 		Controller:              config.Controller{SkipNameValidation: ptr.To(true)},
 		GracefulShutdownTimeout: ptr.To(20 * time.Second),
 	})
 	Expect(err).NotTo(HaveOccurred())
 	calls := clientConfig(w.sim, clock.RealClock{})
 	calls.Timeout = 5 * time.Second
+	api := openapi.New(calls)
 	w.CustomImageReconciler = &CustomImageReconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), ECS: ecs.New(openapi.New(calls)),
-		Events: mgr.GetEventRecorder("ecs-image-gc"), Clock: clock.RealClock{},
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), ECS: ecs.New(api),
+		Credentials: newSource(mgr.GetAPIReader(), api, clock.RealClock{}),
+		Events:      mgr.GetEventRecorder("ecs-image-gc"), Clock: clock.RealClock{},
 		Waiting: Backoff{200 * time.Millisecond, time.Second}, Blocked: Backoff{time.Hour, time.Hour},
 		Resync: 6 * time.Hour, MaxConcurrentReconciles: 4,
 	}

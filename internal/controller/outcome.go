@@ -1,12 +1,14 @@
 package controller
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -23,17 +25,20 @@ type outcome struct {
 	unknown  bool          // ECS did not say: obstacles and the error behind them stay as they were
 	reason   string        // of Ready, of kind and of obstacle
 	message  string        // likewise
+	page     string        // of docs/reasons; "" if it is called like the reason
 	found    *ecs.Image    // the image, if ECS showed it
 	class    ecs.Class     // of err
 	err      *ecs.Error    // the error behind it, if there is one
 	release  bool          // the object may go: reason and message are those of the event that says so
 }
 
-// failed has the table decide what an error means. An error that is not from ECS is none that a status could
-// explain, and is returned.
-func failed(err error) (outcome, error) {
+// failed has the table decide what an error means. An error that is neither from ECS nor a refusal of the API server
+// is none that a status could explain, and is returned.
+func (r *CustomImageReconciler) failed(image *v1alpha1.CustomImage, err error) (outcome, error) {
 	var failure *ecs.Error
-	if !errors.As(err, &failure) {
+	if apierrors.IsForbidden(err) {
+		failure = &ecs.Error{Code: v1alpha1.ReasonClusterForbidden, Message: clip(err.Error(), 1024) + "."}
+	} else if !errors.As(err, &failure) {
 		return outcome{}, err
 	}
 	meaning := ecs.Lookup(failure.Code)
@@ -41,7 +46,7 @@ func failed(err error) (outcome, error) {
 		kind:     v1alpha1.ConditionStalled,
 		obstacle: meaning.Condition,
 		reason:   reasonOf(failure.Code),
-		message:  fmt.Sprintf("%s: %s %s", failure.Code, failure.Message, meaning.Advice),
+		message:  fmt.Sprintf("%s: %s %s", failure.Code, failure.Message, r.advice(meaning, image, failure)),
 		class:    meaning.Class,
 		err:      failure,
 	}
@@ -53,7 +58,21 @@ func failed(err error) (outcome, error) {
 	case ecs.Transient:
 		o.kind, o.reason, o.unknown = v1alpha1.ConditionReconciling, v1alpha1.ReasonRetrying, true
 	}
+	if !o.unknown {
+		o.page = reasonOf(meaning.Code)
+	}
 	return o, nil
+}
+
+// advice fills in what the table cannot know.
+func (r *CustomImageReconciler) advice(meaning ecs.Meaning, image *v1alpha1.CustomImage, failure *ecs.Error) string {
+	return strings.NewReplacer(
+		"{action}", failure.Action,
+		"{origin}", failure.Origin,
+		"{operator}", r.Operator,
+		"{namespace}", image.Namespace,
+		"{secret}", image.Spec.CredentialsSecretRef.Name,
+	).Replace(meaning.Advice)
 }
 
 // apply changes the status to what the outcome says.
@@ -118,6 +137,14 @@ func (o outcome) eventType() string {
 		return corev1.EventTypeWarning
 	}
 	return corev1.EventTypeNormal
+}
+
+// pointer says where there is more to read, if there is anything to understand or to do.
+func (o outcome) pointer() string {
+	if o.kind == "" || o.reason == v1alpha1.ReasonPending {
+		return ""
+	}
+	return " See docs/reasons/" + cmp.Or(o.page, o.reason) + ".md."
 }
 
 func readyReason(image *v1alpha1.CustomImage) string {

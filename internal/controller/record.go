@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -21,9 +22,14 @@ import (
 func (r *CustomImageReconciler) conclude(
 	ctx context.Context, image *v1alpha1.CustomImage, o outcome,
 ) (ctrl.Result, error) {
+	if o.release {
+		err := r.release(ctx, image, o)
+		if !apierrors.IsForbidden(err) {
+			return ctrl.Result{}, err
+		}
+		o, _ = r.failed(image, err) // what the API server refuses is said like what ECS refuses
+	}
 	switch {
-	case o.release:
-		return ctrl.Result{}, r.release(ctx, image, o)
 	case o.class == ecs.Throttled:
 		return r.concludeThrottled(ctx, image, o)
 	case o.class == ecs.Transient:
@@ -75,6 +81,7 @@ func (r *CustomImageReconciler) concludeTransient(
 // record writes an outcome to the status, and announces it, if it says anything new.
 func (r *CustomImageReconciler) record(ctx context.Context, image *v1alpha1.CustomImage, o outcome) error {
 	before := image.DeepCopy()
+	o.message += o.pointer()
 	o.apply(image, metav1.NewTime(r.Clock.Now()))
 	if saysTheSame(before.Status, image.Status) {
 		image.Status = before.Status // what is not written must not count for the schedule either

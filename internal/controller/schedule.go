@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -90,10 +91,10 @@ func (r *CustomImageReconciler) nextAttempt(image *v1alpha1.CustomImage) time.Ti
 // deletion counts as one) and a new value of the retry annotation make it due early.
 func (r *CustomImageReconciler) untilDue(image *v1alpha1.CustomImage) time.Duration {
 	status := image.Status
-	reason := readyReason(image)
+	heldBy := []string{v1alpha1.ReasonPending, v1alpha1.ReasonInvalidRelease, v1alpha1.ReasonProtected}
 	if ptr.Deref(status.ObservedGeneration, -1) != image.Generation ||
 		status.LastHandledRetryAt != retryAt(image) ||
-		reason == v1alpha1.ReasonPending || reason == v1alpha1.ReasonInvalidRelease {
+		slices.Contains(heldBy, readyReason(image)) {
 		return 0
 	}
 	known := r.attempts.get(image)

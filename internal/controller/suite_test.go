@@ -56,11 +56,8 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 // operatorConfig binds the role that is generated from the markers to a service account, and acts as that.
 func operatorConfig(ctx context.Context, config *rest.Config) *rest.Config {
 	GinkgoHelper()
-	data, err := os.ReadFile("../../config/rbac/role.yaml")
-	Expect(err).NotTo(HaveOccurred())
-	role := &rbacv1.ClusterRole{}
-	Expect(yaml.UnmarshalStrict(data, role)).To(Succeed())
-	Expect(admin.Create(ctx, role)).To(Succeed())
+	createRole(ctx, "credentials_reader_role.yaml") // for single namespaces to bind
+	role := createRole(ctx, "role.yaml")
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "operator"}}
 	Expect(admin.Create(ctx, account)).To(Succeed())
 	Expect(admin.Create(ctx, &rbacv1.ClusterRoleBinding{
@@ -73,4 +70,15 @@ func operatorConfig(ctx context.Context, config *rest.Config) *rest.Config {
 	impersonating.Impersonate.Groups = []string{"system:serviceaccounts", "system:authenticated"}
 	impersonating.QPS = -1
 	return impersonating
+}
+
+// createRole creates a role that is shipped.
+func createRole(ctx context.Context, file string) *rbacv1.ClusterRole {
+	GinkgoHelper()
+	data, err := os.ReadFile("../../config/rbac/" + file)
+	Expect(err).NotTo(HaveOccurred())
+	role := &rbacv1.ClusterRole{}
+	Expect(yaml.UnmarshalStrict(data, role)).To(Succeed())
+	Expect(admin.Create(ctx, role)).To(Succeed())
+	return role
 }

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -20,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/credentials"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
@@ -51,22 +53,39 @@ func (w *world) restart() {
 	GinkgoHelper()
 	c, err := client.NewWithWatch(operator, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
+	api := openapi.New(clientConfig(w.sim, w.clock))
 	recorder := events.NewFakeRecorder(2000)
 	if w.announced == nil {
 		w.announced = recorder.Events
 	}
 	recorder.Events = w.announced
 	w.CustomImageReconciler = &CustomImageReconciler{
-		Client:  c,
-		Live:    c,
-		ECS:     ecs.New(openapi.New(clientConfig(w.sim, w.clock))),
-		Events:  recorder,
-		Clock:   w.clock,
-		Waiting: Backoff{5 * time.Second, 5 * time.Minute},
-		Blocked: Backoff{30 * time.Second, 10 * time.Minute},
-		Resync:  6 * time.Hour,
+		Client:      c,
+		Live:        c,
+		ECS:         ecs.New(api),
+		Credentials: newSource(c, api, w.clock),
+		Operator:    "--serviceaccount=default:operator",
+		Events:      recorder,
+		Clock:       w.clock,
+		Waiting:     Backoff{5 * time.Second, 5 * time.Minute},
+		Blocked:     Backoff{30 * time.Second, 10 * time.Minute},
+		Resync:      6 * time.Hour,
 	}
 	w.failures = newFailureLimiter()
+}
+
+// newSource finds keys in Secrets, and the one of the operator's environment for all who name none.
+func newSource(secrets client.Reader, api *openapi.Client, c clock.PassiveClock) *credentials.Source {
+	environment := map[string]string{
+		"ALIBABA_CLOUD_ACCESS_KEY_ID": "test-id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "test-secret",
+	}
+	return credentials.New(credentials.Config{
+		Secrets:           secrets,
+		Ambient:           credentials.FromEnvironment(func(name string) string { return environment[name] }),
+		AmbientNamespaces: []string{"*"},
+		API:               api,
+		Clock:             c,
+	})
 }
 
 // newSimulator serves a cloud on loopback until the spec ends.
@@ -89,9 +108,6 @@ func clientConfig(sim *ecssim.Server, c clock.PassiveClock) openapi.Config {
 	server := httptest.NewServer(sim)
 	DeferCleanup(server.Close)
 	return openapi.Config{
-		Credentials: func(context.Context) (openapi.Credentials, error) {
-			return openapi.Credentials{AccessKeyID: "test-id", AccessKeySecret: "test-secret"}, nil
-		},
 		Endpoints:   openapi.Endpoints{Override: server.URL},
 		Timeout:     time.Second,
 		Connections: 64,
@@ -103,7 +119,21 @@ func newNamespace() string {
 	GinkgoHelper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "world-"}}
 	Expect(admin.Create(context.Background(), namespace)).To(Succeed())
+	DeferCleanup(emptyNamespace, namespace.Name)
 	return namespace.Name
+}
+
+// emptyNamespace takes all objects away: another world may be about images of the same IDs.
+func emptyNamespace(namespace string) {
+	GinkgoHelper()
+	images := &v1alpha1.CustomImageList{}
+	Expect(admin.List(context.Background(), images, client.InNamespace(namespace))).To(Succeed())
+	for i := range images.Items {
+		image := &images.Items[i]
+		Expect(client.IgnoreNotFound(admin.Delete(context.Background(), image))).To(Succeed())
+		none := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+		Expect(client.IgnoreNotFound(admin.Patch(context.Background(), image, none))).To(Succeed())
+	}
 }
 
 // create makes an object for the image whose ID it has as its name, and a first attempt.

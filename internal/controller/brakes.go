@@ -1,0 +1,185 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+)
+
+// What keeps the wrong image from being deleted: the account that an image was seen in, the one object that owns
+// it, and what else is deleted together with the object.
+
+// access is ECS, asked with one access key.
+type access struct {
+	*ecs.Client
+	account string // that the key belongs to
+}
+
+// identify finds the access key of the object, and ends the attempt if it belongs to another account than the one in
+// which the image was seen: there, "not found" would say nothing about the image.
+func (d *deletion) identify(ctx context.Context) (end *outcome, err error) {
+	d.cloud, end, err = d.access(ctx, d.image)
+	return end, err
+}
+
+// access returns ECS for the object's key, or the outcome that forbids to ask it.
+func (r *CustomImageReconciler) access(ctx context.Context, image *v1alpha1.CustomImage) (access, *outcome, error) {
+	spec := image.Spec
+	key, err := r.Credentials.For(ctx, spec.RegionID, image.Namespace, spec.CredentialsSecretRef.Name)
+	if err != nil {
+		return access{}, nil, err
+	}
+	cloud := access{r.ECS.As(key), key.AccountID}
+	if image.Status.Image == nil {
+		return cloud, nil, nil
+	}
+	return cloud, cloud.mismatch(image.Status.Image.OwnerID), nil
+}
+
+// find returns the image as ECS shows it, nil if it shows none, or the outcome for an image of another account.
+func (a access) find(ctx context.Context, image *v1alpha1.CustomImage) (*ecs.Image, *outcome, error) {
+	found, err := a.FindImage(ctx, image.Spec.RegionID, image.Spec.ImageID)
+	if found == nil || err != nil {
+		return nil, nil, err
+	}
+	found.OwnerID = cmp.Or(found.OwnerID, a.account) // only its own images were asked for
+	return found, a.mismatch(found.OwnerID), nil
+}
+
+// mismatch returns the outcome for an image of that account; nil if the access key belongs to the same one.
+func (a access) mismatch(owner string) *outcome {
+	if owner == "" || owner == a.account {
+		return nil
+	}
+	return &outcome{
+		kind:    v1alpha1.ConditionStalled,
+		unknown: true,
+		reason:  v1alpha1.ReasonAccountMismatch,
+		message: fmt.Sprintf("The image was seen in account %s, and today's access key belongs to account %s. Nothing "+
+			"is asked of ECS with it. Give the object a key of account %s, or leave the image to it: set "+
+			"spec.deletionPolicy to Retain, and delete the object.", owner, a.account, owner),
+	}
+}
+
+// imageIDField is the field by which objects are looked up, in the cache by an index.
+const imageIDField = "spec.imageID"
+
+// yieldToOwner ends an attempt for an image that another object owns.
+func (d *deletion) yieldToOwner(ctx context.Context) (*outcome, error) {
+	owner, err := d.owner(ctx, d.image, d.cloud.account)
+	if owner == nil || err != nil {
+		return nil, err
+	}
+	return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belongs to CustomImage %s, which saw it "+
+		"first or is older.", client.ObjectKeyFromObject(owner))), nil
+}
+
+// owner returns the other object that owns the image of this one: the oldest of those that have seen it in that
+// account. One that never saw it owns nothing, or naming the ID of somebody else's image would be enough to own it.
+func (r *CustomImageReconciler) owner(
+	ctx context.Context, image *v1alpha1.CustomImage, account string,
+) (owner *v1alpha1.CustomImage, err error) {
+	others := &v1alpha1.CustomImageList{}
+	if err := r.Client.List(ctx, others, client.MatchingFields{imageIDField: image.Spec.ImageID}); err != nil {
+		return nil, fmt.Errorf("list the objects for the same image: %w", err)
+	}
+	if image.Status.Image != nil {
+		account = image.Status.Image.OwnerID
+	}
+	for i := range others.Items {
+		other := &others.Items[i]
+		if other.UID == image.UID || other.Spec.RegionID != image.Spec.RegionID {
+			continue
+		}
+		// The cache may not have it yet that this one saw the image.
+		err := r.Live.Get(ctx, client.ObjectKeyFromObject(other), other)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, fmt.Errorf("read the other object for the same image: %w", err)
+		}
+		if err == nil && precedes(other, image, account) && (owner == nil || isOlder(other, owner)) {
+			owner = other
+		}
+	}
+	return owner, nil
+}
+
+// precedes reports whether the image belongs to the other object rather than to this one.
+func precedes(other, image *v1alpha1.CustomImage, account string) bool {
+	return other.Status.Image != nil && other.Status.Image.OwnerID == account &&
+		(image.Status.Image == nil || isOlder(other, image))
+}
+
+func isOlder(a, b *v1alpha1.CustomImage) bool {
+	if a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.UID < b.UID // either will do, as long as both agree
+	}
+	return a.CreationTimestamp.Before(&b.CreationTimestamp)
+}
+
+// crdName is the definition of the objects.
+const crdName = "customimages.ecs.imagegc.io"
+
+// metadataOf stands for an object of which only the metadata is read.
+func metadataOf(group, version, kind string) *metav1.PartialObjectMetadata {
+	object := &metav1.PartialObjectMetadata{}
+	object.SetGroupVersionKind(schema.GroupVersionKind{Group: group, Version: version, Kind: kind})
+	return object
+}
+
+func namespaceMetadata() *metav1.PartialObjectMetadata { return metadataOf("", "v1", "Namespace") }
+
+func crdMetadata() *metav1.PartialObjectMetadata {
+	return metadataOf("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
+}
+
+// CacheByObject is what the manager's cache may hold of objects that are not ours: of all definitions, the one.
+func CacheByObject() map[client.Object]cache.ByObject {
+	return map[client.Object]cache.ByObject{
+		crdMetadata(): {Field: fields.OneTermEqualSelector("metadata.name", crdName)},
+	}
+}
+
+// cascade returns as the deletion of what the object is deleted, if that is not meant to delete images; "" if nobody
+// but the object itself is being deleted. What is gone already counts as deleted.
+func cascade(ctx context.Context, reader client.Reader, image *v1alpha1.CustomImage) (string, error) {
+	crd := crdMetadata()
+	if err := reader.Get(ctx, client.ObjectKey{Name: crdName}, crd); client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("read CustomResourceDefinition %s: %w", crdName, err)
+	} else if err != nil || !crd.DeletionTimestamp.IsZero() {
+		return "CustomResourceDefinition " + crdName + " is being deleted, which deletes no images.", nil
+	}
+	namespace := namespaceMetadata()
+	err := reader.Get(ctx, client.ObjectKey{Name: image.Namespace}, namespace)
+	if client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("read namespace %s: %w", image.Namespace, err)
+	}
+	optedIn := namespace.Annotations[v1alpha1.AnnotationOnNamespaceDeletion] == string(v1alpha1.DeletionPolicyDelete)
+	if err == nil && (namespace.DeletionTimestamp.IsZero() || optedIn && !isProtected(image)) {
+		return "", nil
+	}
+	return "namespace " + image.Namespace + " is being deleted, which deletes no images unless it asks for that.", nil
+}
+
+func isProtected(image *v1alpha1.CustomImage) bool {
+	return image.Annotations[v1alpha1.AnnotationProtected] == "true"
+}
+
+// protected holds an object whose deletion came past the admission policy that refuses it.
+func protected() *outcome {
+	return &outcome{
+		kind:    v1alpha1.ConditionStalled,
+		unknown: true,
+		reason:  v1alpha1.ReasonProtected,
+		message: fmt.Sprintf("The annotation %s is \"true\". Take it off to have the image deleted, or set "+
+			"spec.deletionPolicy to Retain to let this object go and leave the image.", v1alpha1.AnnotationProtected),
+	}
+}

@@ -1,0 +1,348 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+)
+
+const (
+	account      = "1234567890123456" // of the operator's own key
+	otherAccount = "9876543210987654"
+)
+
+// inTwoAccounts adds a second account, and a Secret with its key.
+func (w *world) inTwoAccounts(images ...ecssim.Image) {
+	GinkgoHelper()
+	Expect(w.sim.Configure(func(s *ecssim.Scenario) {
+		s.Accounts = []ecssim.Account{{AccountID: otherAccount, AccessKeys: []ecssim.AccessKey{{ID: "other-id", Secret: "other-secret"}}}}
+	})).To(Succeed())
+	for _, image := range images {
+		image.RegionID = region
+		Expect(w.sim.PutImage(image)).To(Succeed())
+	}
+	w.mayReadSecrets()
+	w.putSecret("other", map[string]string{"access-key-id": "other-id", "access-key-secret": "other-secret"})
+	w.putSecret("own", map[string]string{"access-key-id": "test-id", "access-key-secret": "test-secret"})
+}
+
+func withSecret(name string) func(*v1alpha1.CustomImage) {
+	return func(image *v1alpha1.CustomImage) { image.Spec.CredentialsSecretRef.Name = name }
+}
+
+// deletions counts all calls of DeleteImage, whatever image they were for.
+func (w *world) deletions() int {
+	count := 0
+	for _, call := range w.sim.Calls() {
+		if call.Action == "DeleteImage" {
+			count++
+		}
+	}
+	return count
+}
+
+func (w *world) expectStalled(id, reason string, text ...string) {
+	GinkgoHelper()
+	image := w.get(id)
+	for _, kind := range []string{"Ready", "Stalled"} {
+		Expect(condition(image, kind).Reason).To(Equal(reason))
+		for _, part := range append(text, "See docs/reasons/"+reason+".md.") {
+			Expect(condition(image, kind).Message).To(ContainSubstring(part))
+		}
+	}
+	Expect(condition(image, "Ready").Status).To(Equal(metav1.ConditionFalse))
+	Expect(condition(image, "Stalled").Status).To(Equal(metav1.ConditionTrue))
+	Expect(condition(image, "Reconciling").Type).To(BeEmpty())
+}
+
+var _ = Describe("The account pin", func() {
+	It("asks nothing of ECS with a key of another account than the image was seen in", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.inTwoAccounts()
+		w.create(id)
+		Expect(w.get(id).Status.Image.OwnerID).To(Equal(account))
+		w.change(id, withSecret("other"))
+		before := len(w.sim.Calls())
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.expectStalled(id, "AccountMismatch", account, otherAccount)
+		for _, call := range w.sim.Calls()[before:] {
+			Expect(call.Action).To(Equal("GetCallerIdentity"))
+		}
+
+		w.change(id, withSecret("own"))
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
+	})
+
+	It("holds for a live object too, and the status keeps the account that it was seen in", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.inTwoAccounts()
+		w.create(id)
+		w.change(id, withSecret("other"))
+		_, err := w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.expectStalled(id, "AccountMismatch")
+		Expect(w.get(id).Status.Image.OwnerID).To(Equal(account))
+		Expect(trueObstacles(w.get(id))).To(BeEmpty(), "that it was not found in the wrong account means nothing")
+	})
+
+	It("is not lost when the image is not found for a while", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.inTwoAccounts()
+		w.create(id)
+		w.sim.DeleteImage(id)
+		w.change(id, func(image *v1alpha1.CustomImage) {
+			image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: "1"}
+		})
+		_, err := w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(trueObstacles(w.get(id))).To(ConsistOf("NotFound"))
+		Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region, AccountID: otherAccount})).To(Succeed())
+		w.change(id, withSecret("other"))
+		_, err = w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.expectStalled(id, "AccountMismatch")
+		Expect(w.deletions()).To(BeZero())
+	})
+
+	It("asks once for each key whose it is, however many objects there are", func() {
+		var images []ecssim.Image
+		for n := range 20 {
+			images = append(images, ecssim.Image{ImageID: fmt.Sprintf("m-bp%02d", n)})
+		}
+		w := newWorld(images...)
+		w.inTwoAccounts(ecssim.Image{ImageID: "m-other", AccountID: otherAccount})
+		for _, image := range images {
+			w.create(image.ImageID)
+			_, err := w.delete(image.ImageID)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		w.create("m-other", withSecret("other"))
+		Expect(w.get("m-other").Status.Image.OwnerID).To(Equal(otherAccount))
+		Expect(w.calls("GetCallerIdentity", "")).To(Equal(2))
+	})
+
+	It("deletes nothing as long as it cannot be told whose the key is", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id)
+		w.restart()
+		Expect(w.sim.AddFault(ecssim.Fault{Action: "GetCallerIdentity", Code: "ServiceUnavailable", HTTPStatus: 503, Times: 1})).To(Succeed())
+		_, err := w.delete(id)
+		Expect(err).To(MatchError(ContainSubstring("ServiceUnavailable")))
+		Expect(w.deletions()).To(BeZero())
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+	})
+})
+
+var _ = Describe("Two objects for one image", func() {
+	// two creates the older object in a namespace of its own, and the younger one in the world's.
+	two := func(images ...ecssim.Image) (older, younger *world) {
+		GinkgoHelper()
+		older = newWorld(images...)
+		younger = &world{CustomImageReconciler: older.CustomImageReconciler, clock: older.clock, sim: older.sim,
+			namespace: newNamespace(), announced: older.announced}
+		return older, younger
+	}
+	aSecondLater := func() { time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) }
+
+	It("let the older one own it: the younger says so, and its deletion leaves the image", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.create(id)
+		younger.expectStalled(id, "Conflict", older.namespace+"/"+id)
+		Expect(condition(older.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		older.events()
+		_, err := younger.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(younger.events()).To(ConsistOf(And(HavePrefix("Normal Retained "), ContainSubstring(older.namespace+"/"+id))))
+		Expect(older.deletions()).To(BeZero())
+
+		_, err = older.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(older.exists(id)).To(BeFalse())
+	})
+
+	It("let the older one own it although the younger saw it first", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.createUnseen(id)
+		aSecondLater()
+		younger.create(id)
+		Expect(condition(younger.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		_, err := older.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(condition(older.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		_, err = younger.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(older.deletions()).To(BeZero())
+	})
+
+	It("let the owner's image alone when the younger is deleted before anybody looked for it", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+		_, err := younger.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(older.deletions()).To(BeZero())
+	})
+
+	It("let the owner's image alone when the younger's key may delete it but is not shown it", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+		Expect(older.sim.AddFault(ecssim.Fault{Action: "DescribeImages", Code: "InvalidImageId.NotFound", HTTPStatus: 404, Times: 1})).To(Succeed())
+		_, err := younger.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(older.deletions()).To(BeZero())
+	})
+
+	It("do not let an older one own it whose key never saw it", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.inTwoAccounts()
+		older.create(id, withSecret("other"))
+		Expect(trueObstacles(older.get(id))).To(ConsistOf("NotFound"))
+		aSecondLater()
+		younger.create(id)
+		Expect(condition(younger.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		_, err := older.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(older.gone(id)).To(BeTrue())
+		Expect(older.exists(id)).To(BeTrue())
+		_, err = younger.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(older.exists(id)).To(BeFalse())
+	})
+
+	It("are in no conflict if their images are in different regions", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.create(id, func(image *v1alpha1.CustomImage) { image.Spec.RegionID = "cn-shanghai" })
+		Expect(trueObstacles(younger.get(id))).To(ConsistOf("NotFound"))
+		_, err := older.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(older.exists(id)).To(BeFalse())
+	})
+
+	It("hand the image on when the older one goes and leaves it", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		aSecondLater()
+		younger.create(id)
+		younger.expectStalled(id, "Conflict")
+		_, err := older.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		younger.attemptWhenDue(id)
+		Expect(condition(younger.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		_, err = younger.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(younger.exists(id)).To(BeFalse())
+	})
+})
+
+var _ = Describe("A protected object", func() {
+	It("keeps its image although its deletion came past the admission policy, until it is protected no more", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id, func(image *v1alpha1.CustomImage) {
+			image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
+			image.Spec.Force = ptr.To(true)
+		})
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.expectStalled(id, "Protected", v1alpha1.AnnotationProtected)
+		Expect(w.deletions()).To(BeZero())
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Annotations = nil })
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
+	})
+
+	It("goes without its image when that is what its policy says", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id, func(image *v1alpha1.CustomImage) {
+			image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
+			image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain
+		})
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeTrue())
+	})
+})
+
+// The deletions of namespaces and of the CRD by a real kube-controller-manager are in test/cascade.
+var _ = Describe("An object in a namespace that is being deleted", func() {
+	endNamespace := func(w *world, annotation string) {
+		GinkgoHelper()
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}
+		if annotation != "" {
+			patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.AnnotationOnNamespaceDeletion, annotation)
+			Expect(admin.Patch(context.Background(), namespace, client.RawPatch("application/merge-patch+json", patch))).To(Succeed())
+		}
+		Expect(admin.Delete(context.Background(), namespace)).To(Succeed())
+	}
+
+	DescribeTable("leaves its image unless the namespace asks for its deletion",
+		func(annotation string, protected, deletes bool) {
+			w := newWorld(ecssim.Image{ImageID: id})
+			w.create(id, func(image *v1alpha1.CustomImage) {
+				if protected {
+					image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
+				}
+			})
+			w.events()
+			endNamespace(w, annotation)
+			_, err := w.delete(id)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(w.gone(id)).To(BeTrue())
+			Expect(w.exists(id)).To(Equal(!deletes))
+			if deletes {
+				Expect(w.events()).To(ConsistOf(HavePrefix("Normal Deleted ")))
+				return
+			}
+			Expect(w.deletions()).To(BeZero())
+			Expect(w.events()).To(ConsistOf(And(HavePrefix("Normal Retained "), ContainSubstring("namespace "+w.namespace))))
+		},
+		Entry("by default", "", false, false),
+		Entry("by a value that is not Delete", "delete", false, false),
+		Entry("by an empty value", " ", false, false),
+		Entry("which asks for it", "Delete", false, true),
+		Entry("which asks for it, and the object is protected", "Delete", true, false),
+	)
+
+	It("leaves its image also if it waited for something else before", func() {
+		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
+		w.create(id)
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(trueObstacles(w.get(id))).To(ConsistOf("InUse"))
+		endNamespace(w, "")
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeTrue())
+		Expect(w.deletions()).To(Equal(1))
+	})
+})

@@ -1,0 +1,54 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+)
+
+// mostNamed is how many instances or accounts a message names.
+const mostNamed = 5
+
+// nameUsers adds to the message who stands in the way of the deletion, by one more call, if the access key may make
+// it. Without the permission the message says what it lacks; nothing else depends on it.
+func (d *deletion) nameUsers(ctx context.Context, o *outcome) {
+	ask, users := d.cloud.InstancesOf, "instances"
+	switch o.obstacle {
+	case v1alpha1.ConditionInUse:
+	case v1alpha1.ConditionShared:
+		ask, users = d.cloud.AccountsOf, "accounts"
+	default:
+		return
+	}
+	ids, more, err := ask(ctx, d.image.Spec.RegionID, d.image.Spec.ImageID)
+	failure := (*ecs.Error)(nil)
+	switch known := meta.FindStatusCondition(d.image.Status.Conditions, o.obstacle); {
+	case err == nil:
+		o.message += nameFew(users, ids, more)
+	case errors.As(err, &failure) && ecs.Lookup(failure.Code).Class == ecs.Denied:
+		o.message += fmt.Sprintf(" Which %s these are is not known: that takes the permission %s.", users, failure.Action)
+	case known != nil && known.Reason == o.reason:
+		o.message = strings.TrimSuffix(known.Message, o.pointer()) // better what was known before than another message for each hiccup
+	}
+}
+
+func nameFew(users string, ids []string, more bool) string {
+	if len(ids) == 0 {
+		return fmt.Sprintf(" ECS lists no such %s.", users)
+	}
+	named := ids[:min(len(ids), mostNamed)]
+	text := fmt.Sprintf(" The %s: %s", users, strings.Join(named, ", "))
+	switch left := len(ids) - len(named); {
+	case more:
+		text += fmt.Sprintf(" and more than %d more", left)
+	case left > 0:
+		text += fmt.Sprintf(" and %d more", left)
+	}
+	return text + "."
+}
