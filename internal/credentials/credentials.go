@@ -61,11 +61,13 @@ func (s *Source) For(ctx context.Context, regionID, namespace, secret string) (o
 		find = s.fromSecret
 	}
 	credentials, err := find(ctx, regionID, namespace, secret)
+	if err == nil {
+		credentials.AccountID, err = s.account(ctx, regionID, credentials)
+	}
 	if err != nil {
 		return openapi.Credentials{}, err
 	}
-	credentials.AccountID, err = s.account(ctx, regionID, credentials)
-	return credentials, err
+	return credentials, nil
 }
 
 func (s *Source) ambient(ctx context.Context, regionID, namespace, _ string) (openapi.Credentials, error) {
