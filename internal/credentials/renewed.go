@@ -77,8 +77,9 @@ func (r *renewed) renewNow(ctx context.Context, regionID string) {
 	if err == nil && !now.Before(key.ends) {
 		err = refuse(openapi.CodeUnusableAnswer, "The new access key has ended already: check the clock of the node.")
 	}
-	if r.failed, r.next = err, now.Add(pause); err == nil {
-		key.issued, r.key = now, key
+	r.failed, r.next, key.issued = err, now.Add(pause), now
+	if err == nil {
+		r.key = key
 	} else if now.Before(r.key.ends) {
 		log.FromContext(ctx).Error(err, "Could not renew an access key that is still valid", "validUntil", r.key.ends)
 	}
