@@ -6,7 +6,9 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -141,6 +143,31 @@ var _ = Describe("The running operator", func() {
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Retrying"))
 		Expect(condition(w.get(id), "Ready").Message).To(HavePrefix("UnusableAnswer: HTTP 502 "))
 		Eventually(w.gone).WithArguments(id).Should(BeTrue())
+	})
+
+	It("is woken by the deletion of the namespace, and lets an object go that waited for something else", func() {
+		w, _ := runWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
+		w.createUnseen(id)
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
+		w.deleteAsync(id)
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("ImageUsingByInstance"))
+		Expect(admin.Delete(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}})).To(Succeed())
+		Eventually(w.gone).WithArguments(id).Should(BeTrue())
+		Expect(w.exists(id)).To(BeTrue())
+		Expect(w.calls("DeleteImage", id)).To(Equal(1))
+	})
+
+	It("is woken when an object is protected no more", func() {
+		w, _ := runWorld(ecssim.Image{ImageID: id})
+		w.createUnseen(id, func(image *v1alpha1.CustomImage) {
+			image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
+		})
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
+		w.deleteAsync(id)
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Protected"))
+		w.change(id, func(image *v1alpha1.CustomImage) { image.Annotations = nil })
+		Eventually(w.gone).WithArguments(id).Should(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
 	})
 
 	It("finishes the call under way when it is stopped, and records what came of it", func() {

@@ -39,8 +39,8 @@ func (d *deletion) nameUsers(ctx context.Context, o *outcome) {
 }
 
 func nameFew(users string, ids []string, more bool) string {
-	if len(ids) == 0 {
-		return fmt.Sprintf(" ECS lists no such %s.", users)
+	if len(ids) == 0 { // an image can be shared by a resource share too, which is not listed here
+		return fmt.Sprintf(" ECS lists no %s that this key can see.", users)
 	}
 	named := ids[:min(len(ids), mostNamed)]
 	text := fmt.Sprintf(" The %s: %s", users, strings.Join(named, ", "))
