@@ -148,25 +148,52 @@ func CacheByObject() map[client.Object]cache.ByObject {
 	}
 }
 
-// cascade returns as the deletion of what the object is deleted, if that is not meant to delete images; "" if nobody
-// but the object itself is being deleted. What is gone already counts as deleted.
-func cascade(ctx context.Context, reader client.Reader, image *v1alpha1.CustomImage) (string, error) {
-	crd := crdMetadata()
-	if err := reader.Get(ctx, client.ObjectKey{Name: crdName}, crd); client.IgnoreNotFound(err) != nil {
-		return "", fmt.Errorf("read CustomResourceDefinition %s: %w", crdName, err)
-	} else if err != nil || !crd.DeletionTimestamp.IsZero() {
-		return "CustomResourceDefinition " + crdName + " is being deleted, which deletes no images.", nil
+// ending is what else is being deleted that the object is part of.
+type ending struct {
+	// cause says why the image stays; "" if it goes nevertheless.
+	cause string
+	// namespace is the object's, if it is being deleted: nothing can be created in it any more.
+	namespace *metav1.PartialObjectMetadata
+}
+
+// cascade looks for what the object is deleted together with. What is gone already counts as being deleted.
+func cascade(ctx context.Context, reader client.Reader, image *v1alpha1.CustomImage) (ending, error) {
+	crd, namespace := crdMetadata(), namespaceMetadata()
+	errCRD := reader.Get(ctx, client.ObjectKey{Name: crdName}, crd)
+	if client.IgnoreNotFound(errCRD) != nil {
+		return ending{}, fmt.Errorf("read CustomResourceDefinition %s: %w", crdName, errCRD)
 	}
-	namespace := namespaceMetadata()
 	err := reader.Get(ctx, client.ObjectKey{Name: image.Namespace}, namespace)
 	if client.IgnoreNotFound(err) != nil {
-		return "", fmt.Errorf("read namespace %s: %w", image.Namespace, err)
+		return ending{}, fmt.Errorf("read namespace %s: %w", image.Namespace, err)
 	}
+	var found ending
 	optedIn := namespace.Annotations[v1alpha1.AnnotationOnNamespaceDeletion] == string(v1alpha1.DeletionPolicyDelete)
-	if err == nil && (namespace.DeletionTimestamp.IsZero() || optedIn && !isProtected(image)) {
-		return "", nil
+	if err != nil || !namespace.DeletionTimestamp.IsZero() {
+		namespace.Name = image.Namespace
+		found.namespace = namespace
+		if !optedIn || isProtected(image) {
+			found.cause = "namespace " + image.Namespace + " is being deleted, which deletes no images unless it asks for that."
+		}
 	}
-	return "namespace " + image.Namespace + " is being deleted, which deletes no images unless it asks for that.", nil
+	if errCRD != nil || !crd.DeletionTimestamp.IsZero() {
+		found.cause = "CustomResourceDefinition " + crdName + " is being deleted, which deletes no images."
+	}
+	return found, nil
+}
+
+// explain adds to an outcome what follows from the deletion of the namespace: who wants the object to go needs another
+// way than to clear what is in the way, and events are refused that are not about the namespace itself.
+func (e ending) explain(o outcome) outcome {
+	if e.namespace == nil {
+		return o
+	}
+	o.about = e.namespace
+	if o.kind == v1alpha1.ConditionStalled {
+		o.message += fmt.Sprintf(" The namespace is being deleted, so nothing can be created in it. To let the object go and "+
+			"leave the image: `kubectl annotate namespace %s %s-`.", e.namespace.Name, v1alpha1.AnnotationOnNamespaceDeletion)
+	}
+	return o
 }
 
 func isProtected(image *v1alpha1.CustomImage) bool {

@@ -54,7 +54,7 @@ type CustomImageReconciler struct {
 // +kubebuilder:rbac:groups=ecs.imagegc.io,resources=customimages/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
 // +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,resourceNames=customimages.ecs.imagegc.io,verbs=get;list;watch
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 
 // SetupWithManager adds the reconciler to a manager, whose cache has to have the options of CacheByObject.
 func (r *CustomImageReconciler) SetupWithManager(mgr ctrl.Manager) error {

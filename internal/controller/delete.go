@@ -27,6 +27,8 @@ type deletion struct {
 	// cloud is ECS, asked with one access key for all of the attempt: the account that is checked is the account
 	// that is called.
 	cloud access
+	// ending is what else is being deleted.
+	ending ending
 }
 
 // delete is the deletion protocol. A step that returns an outcome ends the attempt, and one that returns neither
@@ -46,10 +48,11 @@ func (r *CustomImageReconciler) delete(ctx context.Context, image *v1alpha1.Cust
 	} {
 		end, err := step(ctx)
 		if err != nil {
-			return r.failed(image, err)
+			o, err := r.failed(image, err)
+			return d.ending.explain(o), err
 		}
 		if end != nil {
-			return *end, nil
+			return d.ending.explain(*end), nil
 		}
 	}
 	return outcome{}, nil // not reached: confirm comes to an end
@@ -62,8 +65,8 @@ func (d *deletion) waitUntilDue(ctx context.Context) (*outcome, error) {
 	if _, asked := d.image.Annotations[v1alpha1.AnnotationRelease]; asked || wait <= 0 {
 		return nil, nil
 	}
-	cause, err := cascade(ctx, d.Client, d.image)
-	if err != nil || cause != "" {
+	cached, err := cascade(ctx, d.Client, d.image)
+	if err != nil || cached.cause != "" {
 		return nil, err
 	}
 	return &outcome{wait: wait}, nil
@@ -83,8 +86,11 @@ func (d *deletion) readAgain(ctx context.Context) (*outcome, error) {
 }
 
 // hold ends an attempt that the object itself, its namespace or the CRD ends before ECS is asked.
-func (d *deletion) hold(ctx context.Context) (*outcome, error) {
-	others := otherFinalizers(d.image)
+func (d *deletion) hold(ctx context.Context) (end *outcome, err error) {
+	if d.ending, err = cascade(ctx, d.Live, d.image); err != nil {
+		return nil, err
+	}
+	others, wait := otherFinalizers(d.image), d.untilDue(d.image)
 	release, asked := d.image.Annotations[v1alpha1.AnnotationRelease]
 	switch {
 	case len(others) == len(d.image.Finalizers): // ours is gone, and the object is no longer our business
@@ -95,15 +101,8 @@ func (d *deletion) hold(ctx context.Context) (*outcome, error) {
 		return released(v1alpha1.EventReleased, "The image stays, as the annotation asked."), nil
 	case d.image.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain:
 		return released(v1alpha1.EventRetained, "The image stays, as spec.deletionPolicy asks."), nil
-	}
-	cause, err := cascade(ctx, d.Live, d.image)
-	if err != nil {
-		return nil, err
-	}
-	wait := d.untilDue(d.image)
-	switch {
-	case cause != "":
-		return released(v1alpha1.EventRetained, "The image stays: "+cause), nil
+	case d.ending.cause != "":
+		return released(v1alpha1.EventRetained, "The image stays: "+d.ending.cause), nil
 	case asked:
 		return invalidRelease(d.image, release), nil
 	case isProtected(d.image):

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -21,9 +22,12 @@ const maxNote = 1024
 // announce tells of an outcome in an event. The image goes along as the related object: without it, events that
 // differ in their note alone would be merged.
 func (r *CustomImageReconciler) announce(image *v1alpha1.CustomImage, o outcome) {
-	related := &corev1.ObjectReference{Kind: "Image", Name: image.Spec.ImageID}
+	var regarding, related runtime.Object = image, &corev1.ObjectReference{Kind: "Image", Name: image.Spec.ImageID}
+	if o.about != nil {
+		regarding, related = o.about, image
+	}
 	note := clip("Image "+image.Spec.ImageID+": "+o.message, maxNote)
-	r.Events.Eventf(image, related, o.eventType(), o.reason, "Reconcile", "%s", note)
+	r.Events.Eventf(regarding, related, o.eventType(), o.reason, "Reconcile", "%s", note)
 }
 
 // heeded are the annotations of an object that make a difference.

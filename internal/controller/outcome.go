@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
@@ -29,6 +30,7 @@ type outcome struct {
 	found    *ecs.Image    // the image, if ECS showed it
 	class    ecs.Class     // of err
 	err      *ecs.Error    // the error behind it, if there is one
+	about    client.Object // what its event is about; nil for the object
 	release  bool          // the object may go: reason and message are those of the event that says so
 }
 

@@ -108,8 +108,8 @@ func (r *CustomImageReconciler) release(ctx context.Context, image *v1alpha1.Cus
 	r.attempts.forget(client.ObjectKeyFromObject(image))
 	countRelease(o.reason)
 	r.announce(image, o)
-	log.FromContext(ctx).Info("Released the object", "reason", o.reason, "imageID", image.Spec.ImageID,
-		"regionID", image.Spec.RegionID)
+	log.FromContext(ctx).Info("Released the object", "reason", o.reason, "message", o.message,
+		"imageID", image.Spec.ImageID, "regionID", image.Spec.RegionID)
 	return nil
 }
 

@@ -12,17 +12,21 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 )
 
-// mostNamed is how many instances or accounts a message names.
-const mostNamed = 5
+// How many instances and accounts a message names. There may be hundreds of instances; an image that is shared has to
+// be taken back from each account.
+const (
+	mostInstances = 5
+	mostAccounts  = 100
+)
 
 // nameUsers adds to the message who stands in the way of the deletion, by one more call, if the access key may make
 // it. Without the permission the message says what it lacks; nothing else depends on it.
 func (d *deletion) nameUsers(ctx context.Context, o *outcome) {
-	ask, users := d.cloud.InstancesOf, "instances"
+	ask, users, most := d.cloud.InstancesOf, "instances", mostInstances
 	switch o.obstacle {
 	case v1alpha1.ConditionInUse:
 	case v1alpha1.ConditionShared:
-		ask, users = d.cloud.AccountsOf, "accounts"
+		ask, users, most = d.cloud.AccountsOf, "accounts", mostAccounts
 	default:
 		return
 	}
@@ -30,7 +34,7 @@ func (d *deletion) nameUsers(ctx context.Context, o *outcome) {
 	failure := (*ecs.Error)(nil)
 	switch known := meta.FindStatusCondition(d.image.Status.Conditions, o.obstacle); {
 	case err == nil:
-		o.message += nameFew(users, ids, more)
+		o.message += nameFew(users, ids, most, more)
 	case errors.As(err, &failure) && ecs.Lookup(failure.Code).Class == ecs.Denied:
 		o.message += fmt.Sprintf(" Which %s these are is not known: that takes the permission %s.", users, failure.Action)
 	case known != nil && known.Reason == o.reason:
@@ -38,15 +42,17 @@ func (d *deletion) nameUsers(ctx context.Context, o *outcome) {
 	}
 }
 
-func nameFew(users string, ids []string, more bool) string {
+func nameFew(users string, ids []string, most int, more bool) string {
 	if len(ids) == 0 { // an image can be shared by a resource share too, which is not listed here
 		return fmt.Sprintf(" ECS lists no %s that this key can see.", users)
 	}
-	named := ids[:min(len(ids), mostNamed)]
+	named := ids[:min(len(ids), most)]
 	text := fmt.Sprintf(" The %s: %s", users, strings.Join(named, ", "))
 	switch left := len(ids) - len(named); {
-	case more:
+	case more && left > 0:
 		text += fmt.Sprintf(" and more than %d more", left)
+	case more:
+		text += " and more"
 	case left > 0:
 		text += fmt.Sprintf(" and %d more", left)
 	}

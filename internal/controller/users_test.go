@@ -19,7 +19,7 @@ var _ = Describe("Who is in the way", func() {
 	}
 	message := func(w *world) string { return condition(w.get(id), "Ready").Message }
 
-	DescribeTable("is named, up to five of them, and how many more there are",
+	DescribeTable("is named, up to five instances, and how many more there are, or the accounts",
 		func(image ecssim.Image, text string) {
 			image.ImageID = id
 			w := newWorld(image)
@@ -35,7 +35,8 @@ var _ = Describe("Who is in the way", func() {
 			" The instances: i-bp000, i-bp001, i-bp002, i-bp003, i-bp004 and 2 more. "),
 		Entry("more than a page of instances", ecssim.Image{UsedBy: instances(101)},
 			" The instances: i-bp000, i-bp001, i-bp002, i-bp003, i-bp004 and more than 95 more. "),
-		Entry("two accounts", ecssim.Image{SharedWith: []string{"2002", "1001"}}, " The accounts: 1001, 2002. "),
+		Entry("seven accounts", ecssim.Image{SharedWith: []string{"2002", "1001", "3", "4", "5", "6", "7"}},
+			" The accounts: 1001, 2002, 3, 4, 5, 6, 7. "),
 		Entry("a resource share", ecssim.Image{ResourceShared: true}, " ECS lists no accounts that this key can see. "),
 	)
 

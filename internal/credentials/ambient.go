@@ -50,7 +50,7 @@ func Ambient(source string, getenv func(string) string, api *openapi.Client, clk
 	}
 	return func(context.Context, string) (openapi.Credentials, error) {
 		return openapi.Credentials{}, refuse(v1alpha1.ReasonNoCredentials,
-			"The object names no Secret, and the operator has no identity of its own (--credentials=none).")
+			"The operator has no identity of its own (--credentials=none).")
 	}, "none"
 }
 

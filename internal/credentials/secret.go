@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
@@ -26,7 +28,9 @@ const (
 // fromSecret reads the Secret anew each time, so that a key that was replaced is used at the next attempt.
 func (s *Source) fromSecret(ctx context.Context, regionID, namespace, name string) (openapi.Credentials, error) {
 	none, secret := openapi.Credentials{}, &corev1.Secret{}
-	err := s.Secrets.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, secret)
+	// With a talkative log, client-go writes whole answers to it.
+	silent := log.IntoContext(ctx, logr.Discard())
+	err := s.Secrets.Get(silent, client.ObjectKey{Namespace: namespace, Name: name}, secret)
 	switch {
 	case apierrors.IsNotFound(err):
 		return none, refuse(v1alpha1.ReasonSecretNotFound, "There is no Secret %s in namespace %s.", name, namespace)
