@@ -82,6 +82,10 @@ docs: ## Write docs/reference.md, and the tables in docs and README.md that come
 	  --output-path=docs/reference.md --log-level=ERROR
 	go run ./hack/docs
 
+.PHONY: docs-permissions
+docs-permissions: ## Write the table of permissions in docs/security.md, from what the manager was seen to use.
+	assets=$$(hack/controlplane.sh); UPDATE_DOCS=1 KUBEBUILDER_ASSETS=$$assets go test -count=1 ./test/install
+
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format the code and its imports.
 	bin/golangci-lint fmt
@@ -127,26 +131,16 @@ install: ## Install the CRDs.
 deploy: build-installer ## Install the CRDs and the operator with the image IMG.
 	kubectl apply --server-side -f dist/install.yaml
 
+# The CRD goes first, while the operator runs: it lets every object go then, and deletes no image.
 .PHONY: undeploy
-undeploy: no-customimages build-installer ## Remove operator, CRDs and namespace; refuses while there are CustomImages.
+undeploy: uninstall build-installer ## Remove operator, CRDs and namespace. No image is deleted.
 	kubectl delete --ignore-not-found --timeout=2m -f dist/install.yaml
 
 .PHONY: uninstall
-uninstall: no-customimages ## Remove the CRDs; refuses while there are CustomImages.
-	$(GO_TOOL) kustomize build config/crd | kubectl delete --ignore-not-found --timeout=2m -f -
-
-# Deleting the CRD deletes every CustomImage, and with each one its image. Nobody who takes the operator away
-# has asked for that.
-.PHONY: no-customimages
-no-customimages:
-	@crd=$$(kubectl get crd customimages.ecs.imagegc.io --ignore-not-found -o name); \
-	objects=$${crd:+$$(kubectl get customimages.ecs.imagegc.io --all-namespaces --no-headers --ignore-not-found)}; \
-	[[ -z $$objects ]] || { printf '%s\n' >&2 \
-	  'There are CustomImages. Removing the CRD would delete them, and with each one its image:' "$$objects" \
-	  'To keep an image, before you delete its object:' \
-	  "  kubectl patch cimg NAME -n NAMESPACE --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'" \
-	  'Then delete the objects, and run this again.' \
-	  'If no operator runs any more, an object that is being deleted goes, and its image stays, with:' \
+uninstall: ## Remove the CRDs, and with them all CustomImages. No image is deleted.
+	$(GO_TOOL) kustomize build config/crd | kubectl delete --ignore-not-found --timeout=2m -f - || { printf '%s\n' >&2 \
+	  'The CRD goes when the operator has let its objects go. If it runs, its log says why it does not.' \
+	  'If none runs any more, a person with the ClusterRole imagegc-customimage-releaser can do it; the image stays:' \
 	  "  kubectl patch cimg NAME -n NAMESPACE --type=merge -p '{\"metadata\":{\"finalizers\":null}}'"; exit 1; }
 
 # Compiled again only when its module changes.

@@ -16,32 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// everywhere and atHome are all that the operator may do and not every service account. A verb more is to be
-// thought about.
-var (
-	everywhere = []string{
-		"create subjectaccessreviews.authorization.k8s.io", // who may read the metrics
-		"create tokenreviews.authentication.k8s.io",        // who reads them
-		"create,patch events.events.k8s.io",                // what it says
-		"get,list,patch,watch customimages.ecs.imagegc.io", // its work: observe, and put the finalizer on and off
-		"patch customimages/status.ecs.imagegc.io",         // its answer
-	}
-	atHome = []string{
-		"create leases.coordination.k8s.io",                  // leader election
-		"get,update leases.coordination.k8s.io/ecs-image-gc", // the same
-		"create,patch events.",                               // the same
-	}
-)
-
 var _ = Describe("The operator's service account", func() {
-	It("may do in every namespace what the operator does, and nothing else", func(ctx SpecContext) {
-		Expect(rules(ctx, "default")).To(ConsistOf(everywhere))
-	})
-
-	It("may elect a leader in its own namespace besides", func(ctx SpecContext) {
-		Expect(rules(ctx, namespace)).To(ConsistOf(slices.Concat(everywhere, atHome)))
-	})
-
 	DescribeTable("may not", func(ctx SpecContext, verb, group, resource, object string) {
 		Expect(allowed(ctx, serviceAccount(name), verb, group, resource, object)).To(BeFalse())
 	},

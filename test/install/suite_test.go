@@ -38,6 +38,7 @@ var (
 	admin      client.Client // an administrator's
 	kubectl    func(ctx context.Context, args ...string) output
 	manager    string                 // the manager's binary
+	auditLog   string                 // of all that the manager asks of the API server
 	deployment = &appsv1.Deployment{} // as the API server has it after kubectl has applied config/default
 )
 
@@ -52,6 +53,10 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	readInputs("config", "hack/tools", "api", "internal", "main.go", "go.mod")
 	log.SetLogger(zap.New(zap.WriteTo(GinkgoWriter)))
 	environment := &envtest.Environment{}
+	auditLog = filepath.Join(GinkgoT().TempDir(), "audit.log")
+	environment.ControlPlane.GetAPIServer().Configure().
+		Set("audit-log-path", auditLog).
+		Set("audit-policy-file", write("audit.yaml", []byte(auditPolicy)))
 	var err error
 	cluster, err = environment.Start()
 	Expect(err).NotTo(HaveOccurred())
