@@ -1,38 +1,14 @@
-// Package admission tests what the API server accepts and refuses, rule by rule, against a real one.
 package admission
 
 import (
-	"testing"
-
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 )
-
-var admin client.Client
-
-func TestAdmission(t *testing.T) {
-	RegisterFailHandler(Fail)
-	RunSpecs(t, "admission")
-}
-
-var _ = BeforeSuite(func() {
-	environment := &envtest.Environment{
-		CRDDirectoryPaths:     []string{"../../config/crd/bases"},
-		ErrorIfCRDPathMissing: true,
-	}
-	config, err := environment.Start()
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(environment.Stop)
-	admin, err = client.New(config, client.Options{})
-	Expect(err).NotTo(HaveOccurred())
-})
 
 // manifest is an object as a person writes it: what a typed object could not hold can be in it.
 func manifest(change func(spec map[string]any)) *unstructured.Unstructured {
