@@ -16,7 +16,7 @@ import (
 
 const (
 	manager        = "bin/manager"
-	serviceAccount = "controller-manager"
+	serviceAccount = "imagegc-controller-manager"
 	cleanExit      = "exit status 0"
 	// patience is how long anything may take that is expected to happen.
 	patience = 30 * time.Second

@@ -74,7 +74,10 @@ func (d *demo) opening() {
 // play takes one object from its creation to its end.
 func (d *demo) play(s *scene) {
 	d.say(s.story + "\n")
-	if !s.none {
+	if s.first != nil {
+		s.first(d)
+	}
+	if !s.none && s.owner == nil {
 		image := s.image
 		image.RegionID, image.Name = region, s.name
 		s.image = image
@@ -102,8 +105,11 @@ func (d *demo) live(s *scene) {
 	}
 	d.show("created", "apply", "-f", file)
 	what, reason, conditions := "Ready is True", "Available", []string{"Ready"}
-	if s.none {
+	switch {
+	case s.none:
 		what, reason, conditions = "NotFound and Stalled are True", reasonOf(s.code), []string{s.condition, "Stalled"}
+	case s.owner != nil:
+		what, reason, conditions = "Stalled is True", "Conflict", []string{"Stalled"}
 	}
 	d.eventually(what, conditions, func() any { return inForce(d.object(s)) })
 	d.show(reason, "get", "cimg", s.name)
@@ -153,7 +159,10 @@ func (d *demo) gone(s *scene, asked time.Time) {
 	if s.code != "" {
 		want[reasonOf(s.code)] = 1
 	}
-	if !s.none {
+	switch {
+	case s.owner != nil:
+		want["Conflict"] = 1
+	case !s.none:
 		want["Available"] = 1
 	}
 	d.eventually("its events are "+strings.Join(slices.Sorted(maps.Keys(want)), ", ")+", once each", want,
@@ -200,6 +209,7 @@ func (d *demo) finale() {
 		}
 	}
 	slices.Sort(left)
+	left = slices.Compact(left)
 	d.expect("ECS has the images that were to stay: "+strings.Join(left, ", "), left, d.imageIDs())
 	announced := d.events(nil)
 	maps.DeleteFunc(announced, func(reason string, _ int) bool { return endings[reason] == 0 })

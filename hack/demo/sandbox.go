@@ -33,6 +33,8 @@ func (s *stage) sandbox() error {
 		"Assets":     s.assets,
 		"Manifests":  manifests,
 		"Simulator":  s.cloudURL,
+		"KeyID":      keyID,
+		"KeySecret":  keySecret,
 		"Log":        s.operator.log,
 		"Images":     describe(s.cloud.Images()),
 	})

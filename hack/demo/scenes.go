@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 )
 
@@ -21,6 +22,8 @@ type scene struct {
 	name  string       // of the object
 	image ecssim.Image // as ECS has it at first
 	none  bool         // ECS has no such image
+	owner *scene       // whose object owns the image
+	first func(*demo)  // what happens before
 	spec  string       // more lines of the manifest
 
 	// What DeleteImage says to it, the condition that shows it, and whether it ends by itself.
@@ -151,6 +154,23 @@ var scenes = []scene{
 			d.show("annotated", "annotate", "cimg", s.name, "ecs.imagegc.io/release="+s.image.ImageID)
 		},
 	},
+	{
+		title: "Two brakes",
+		story: "An object can be protected: then nobody deletes it, and least of all by a slip. The API server sees to that.",
+		first: (*demo).protectWatched,
+		name:  "golden-copy", image: watched.image, owner: &watched,
+		event: "Retained",
+	},
+}
+
+// protectWatched shows the first brake, and leads to the second.
+func (d *demo) protectWatched() {
+	d.show("annotated", "annotate", "cimg", watched.name, v1alpha1.AnnotationProtected+"=true")
+	d.showRefused("first take the annotation off", "delete", "cimg", watched.name)
+	object := d.object(&watched)
+	d.expect("nobody deletes the object", true, object.DeletionTimestamp.IsZero())
+	d.checked()
+	d.say("And an image belongs to the oldest object that has seen it. Deleting another one leaves the image.\n")
 }
 
 const aSecond = ecssim.Duration(time.Second)
