@@ -1,16 +1,19 @@
-// Command docs writes the tables of the documentation that come from code: of the errors, from package ecs, and
-// of the flags, from what the manager prints for --help. A table stands in README.md or docs/*.md between
-// <!-- errors --> or <!-- flags --> and <!-- end -->. Run it in the root of the project.
+// Command docs writes the tables of the documentation that come from code: of the errors, from package ecs, all of them
+// or those alone that an image is the cause of (obstacles); of the flags, from what the manager prints for --help; and
+// of the reasons, from their pages in docs/reasons. A table stands between <!-- errors -->, <!-- obstacles -->,
+// <!-- flags --> or <!-- reasons --> and <!-- end -->. Run it in the root of the project.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
@@ -30,18 +33,27 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	tables := map[string]string{"errors": errorTable(), "flags": flags}
+	reasons, err := reasonTable()
+	if err != nil {
+		return err
+	}
+	tables := map[string]string{
+		"errors": errorTable(ecs.Meanings), "obstacles": errorTable(obstacles()), "flags": flags, "reasons": reasons,
+	}
 	files, err := filepath.Glob("docs/*.md")
 	if err != nil {
 		return err
 	}
-	for _, file := range append(files, "README.md") {
+	for _, file := range append(files, "README.md", reasonPages+"/README.md") {
 		if err := rewrite(file, tables); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
 	return nil
 }
+
+// writtenElsewhere is the table of permissions, by the test in test/install that measures them.
+const writtenElsewhere = "permissions"
 
 // rewrite replaces the tables of one file.
 func rewrite(file string, tables map[string]string) error {
@@ -53,6 +65,9 @@ func rewrite(file string, tables map[string]string) error {
 	after := region.ReplaceAllFunc(before, func(found []byte) []byte {
 		name := string(region.FindSubmatch(found)[1])
 		table, ok := tables[name]
+		if name == writtenElsewhere {
+			return found
+		}
 		if !ok {
 			unknown = fmt.Errorf("no table is called %q", name)
 		}
@@ -64,21 +79,80 @@ func rewrite(file string, tables map[string]string) error {
 	return os.WriteFile(file, after, 0o644) // #nosec G306: documentation is for everybody
 }
 
-func errorTable() string {
+// obstacles are the errors of which the state of an image is the cause.
+func obstacles() []ecs.Meaning {
+	return slices.DeleteFunc(slices.Clone(ecs.Meanings), func(m ecs.Meaning) bool {
+		return !slices.Contains([]ecs.Class{ecs.Blocked, ecs.Waiting, ecs.Gone}, m.Class)
+	})
+}
+
+func errorTable(meanings []ecs.Meaning) string {
 	var b strings.Builder
 	b.WriteString("| ECS code | HTTP | condition | class | what to do |\n|---|---|---|---|---|\n")
-	for _, meaning := range ecs.Meanings {
-		condition := "–"
-		if meaning.Condition != "" {
-			condition = "`" + meaning.Condition + "`"
-		}
-		http := meaning.HTTP
-		if http == "" {
-			http = "–"
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", meaning.Code, http, condition, meaning.Class, meaning.Advice)
+	for _, meaning := range meanings {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", meaning.Code, cmp.Or(meaning.HTTP, "–"),
+			code(meaning.Condition), meaning.Class, filledIn.Replace(meaning.Advice))
 	}
 	return b.String()
+}
+
+// filledIn says in general what the operator fills in for one object.
+var filledIn = strings.NewReplacer(
+	"{origin}", "*the source of the key*",
+	"{action}", "*the refused action*",
+	"{operator}", "--serviceaccount=imagegc-system:imagegc-controller-manager",
+	"{namespace}", "NAMESPACE",
+	"{secret}", "SECRET",
+)
+
+func code(text string) string {
+	if text == "" {
+		return "–"
+	}
+	return "`" + text + "`"
+}
+
+// reasonPages is where each reason has a page, which is called like it.
+const reasonPages = "docs/reasons"
+
+// reasonTable lists the pages, with the first sentence of each. Tests see to it that they are those of the code.
+func reasonTable() (string, error) {
+	pages, err := filepath.Glob(reasonPages + "/[A-Z]*.md")
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString("| reason | ECS code | condition | what it means |\n|---|---|---|---|\n")
+	for _, page := range pages {
+		text, err := os.ReadFile(page) // #nosec G304: a page of the documentation
+		if err != nil {
+			return "", err
+		}
+		reason := strings.TrimSuffix(filepath.Base(page), ".md")
+		sentence := firstSentence.FindSubmatch(text)
+		if sentence == nil {
+			if reason == "README" {
+				continue
+			}
+			return "", fmt.Errorf("%s does not say what it means", page)
+		}
+		codes, condition := codesOf(reason)
+		fmt.Fprintf(&b, "| [%s](%s.md) | %s | %s | %s |\n", reason, reason, codes, code(condition),
+			bytes.ReplaceAll(sentence[1], []byte("\n"), []byte(" ")))
+	}
+	return b.String(), nil
+}
+
+var firstSentence = regexp.MustCompile(`(?s)\n## What it means\n\n(.*?[.])\s`)
+
+// codesOf returns the codes that have this page, and their condition.
+func codesOf(page string) (codes, condition string) {
+	for _, meaning := range ecs.Meanings {
+		if meaning.Condition != "" && strings.NewReplacer(".", "", "*", "").Replace(meaning.Code) == page {
+			codes, condition = strings.TrimPrefix(codes+", "+code(meaning.Code), ", "), meaning.Condition
+		}
+	}
+	return cmp.Or(codes, "–"), condition
 }
 
 // A flag and its text, as package flag prints them.

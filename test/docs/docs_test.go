@@ -1,0 +1,196 @@
+// Package docs tests that the documentation is whole: a page for each reason, no link to nowhere, and no test named
+// that does not exist.
+package docs
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+)
+
+const root = "../.."
+
+// reasons are all that a condition can have, but for those of codes that nobody knows: the constants of the API, and
+// the codes that are said as they are.
+func reasons(g *WithT) map[string]bool {
+	found := map[string]bool{}
+	file, err := parser.ParseFile(token.NewFileSet(), root+"/api/v1alpha1/conditions.go", nil, 0)
+	g.Expect(err).NotTo(HaveOccurred())
+	ast.Inspect(file, func(node ast.Node) bool {
+		if spec, ok := node.(*ast.ValueSpec); ok && strings.HasPrefix(spec.Names[0].Name, "Reason") {
+			value, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			g.Expect(err).NotTo(HaveOccurred())
+			found[value] = true
+		}
+		return true
+	})
+	for _, meaning := range ecs.Meanings {
+		if meaning.Class != ecs.Throttled && meaning.Class != ecs.Transient {
+			found[strings.NewReplacer(".", "", "*", "").Replace(meaning.Code)] = true
+		}
+	}
+	found["Retrying"] = true // the reason of all transient codes
+	return found
+}
+
+func pages(g *WithT) map[string]string {
+	files, err := filepath.Glob(root + "/docs/reasons/*.md")
+	g.Expect(err).NotTo(HaveOccurred())
+	texts := map[string]string{}
+	for _, file := range files {
+		if name := strings.TrimSuffix(filepath.Base(file), ".md"); name != "README" {
+			texts[name] = read(g, file)
+		}
+	}
+	return texts
+}
+
+func read(g *WithT, file string) string {
+	text, err := os.ReadFile(file) // #nosec G304: a file of the project
+	g.Expect(err).NotTo(HaveOccurred())
+	return string(text)
+}
+
+func TestEachReasonHasAPageAndEachPageAReason(t *testing.T) {
+	g := NewWithT(t)
+	all, written := reasons(g), pages(g)
+	g.Expect(len(all)).To(BeNumerically(">", 30), "the reasons were not found")
+	for reason := range all {
+		g.Expect(written).To(HaveKey(reason), "docs/reasons/%s.md is missing", reason)
+	}
+	for page := range written {
+		g.Expect(all).To(HaveKey(page), "no condition has the reason of docs/reasons/%s.md", page)
+	}
+	index := read(g, root+"/docs/reasons/README.md")
+	for reason := range all {
+		g.Expect(index).To(ContainSubstring("["+reason+"]("+reason+".md)"), "run `make docs`")
+	}
+}
+
+var sections = []string{"What it means", "Why it happens", "What to do", "When it is tried again"}
+
+func TestEachPageHasTheSameSectionsWithWordsInThem(t *testing.T) {
+	for name, text := range pages(NewWithT(t)) {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			parts := strings.Split(text, "\n## ")
+			g.Expect(parts[0]).To(Equal("# " + name + "\n"))
+			g.Expect(parts).To(HaveLen(1 + len(sections)))
+			for n, section := range sections {
+				heading, body, _ := strings.Cut(parts[n+1], "\n")
+				g.Expect(heading).To(Equal(section))
+				g.Expect(strings.TrimSpace(body)).NotTo(BeEmpty(), section)
+			}
+			g.Expect(strings.Count(text, "\n")).To(BeNumerically("<=", 50), "nobody reads that at night")
+		})
+	}
+}
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	fenced  = regexp.MustCompile("(?s)```.*?```")
+	// aFile is a path of the project in backquotes.
+	aFile = regexp.MustCompile("`((?:api|config|docs|hack|internal|test)/[\\w./-]+|[\\w-]+\\.(?:go|md|yaml))`")
+)
+
+// documents are the pages that people wrote.
+func documents(g *WithT) []string {
+	found := []string{root + "/README.md"}
+	for _, pattern := range []string{"/docs/*.md", "/docs/*/*.md"} {
+		files, err := filepath.Glob(root + pattern)
+		g.Expect(err).NotTo(HaveOccurred())
+		found = append(found, files...)
+	}
+	g.Expect(len(found)).To(BeNumerically(">", 40))
+	return found
+}
+
+func TestNoLinkLeadsNowhere(t *testing.T) {
+	for _, file := range documents(NewWithT(t)) {
+		t.Run(file, func(t *testing.T) {
+			g := NewWithT(t)
+			for _, found := range link.FindAllStringSubmatch(fenced.ReplaceAllString(read(g, file), ""), -1) {
+				path, anchor, _ := strings.Cut(found[1], "#")
+				if strings.Contains(path, "://") {
+					continue
+				}
+				target := file
+				if path != "" {
+					target = filepath.Join(filepath.Dir(file), path)
+					g.Expect(target).To(BeAnExistingFile())
+				}
+				if anchor != "" {
+					g.Expect(anchors(g, target)).To(ContainElement(anchor), found[1])
+				}
+			}
+		})
+	}
+}
+
+// anchors are what the headings of a page are linked to by.
+func anchors(g *WithT, file string) (found []string) {
+	notInAnchors := regexp.MustCompile(`[^a-z0-9 _-]`)
+	for _, text := range heading.FindAllStringSubmatch(read(g, file), -1) {
+		found = append(found, strings.ReplaceAll(notInAnchors.ReplaceAllString(strings.ToLower(text[1]), ""), " ", "-"))
+	}
+	return found
+}
+
+func TestEachFileThatIsNamedExists(t *testing.T) {
+	generated := []string{"/dist/install.yaml", "/trust.json", "/policy.json"}
+	all := strings.Join(append(paths(NewWithT(t)), generated...), "\n") + "\n"
+	for _, file := range documents(NewWithT(t)) {
+		t.Run(file, func(t *testing.T) {
+			g := NewWithT(t)
+			for _, found := range aFile.FindAllStringSubmatch(fenced.ReplaceAllString(read(g, file), ""), -1) {
+				g.Expect(strings.Contains(all, "/"+strings.TrimSuffix(found[1], "/")+"\n")).To(BeTrue(), found[1])
+			}
+		})
+	}
+}
+
+// paths are the files and folders of the project.
+func paths(g *WithT) (found []string) {
+	g.Expect(filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
+		if name := entry.Name(); name == ".git" || name == "bin" {
+			return filepath.SkipDir
+		}
+		found = append(found, path)
+		return err
+	})).To(Succeed())
+	return found
+}
+
+var (
+	// quoted is a file of tests and sentences in it: `FILE`: "SENTENCE", "SENTENCE".
+	quoted   = regexp.MustCompile("`([\\w./-]+_test\\.go)`:((?:,?\\s+\"[^\"]+\")+)")
+	sentence = regexp.MustCompile(`"([^"]+)"`)
+)
+
+func TestEachTestThatIsQuotedExists(t *testing.T) {
+	count := 0
+	for _, file := range documents(NewWithT(t)) {
+		g := NewWithT(t)
+		for _, found := range quoted.FindAllStringSubmatch(read(g, file), -1) {
+			tests := read(g, filepath.Join(root, found[1]))
+			for _, words := range sentence.FindAllStringSubmatch(found[2], -1) {
+				name := strings.Join(strings.Fields(words[1]), " ")
+				exists := strings.Contains(tests, strconv.Quote(name)) || strings.Contains(tests, "func "+name+"(")
+				g.Expect(exists).To(BeTrue(), "%s quotes %q of %s", file, name, found[1])
+				count++
+			}
+		}
+	}
+	NewWithT(t).Expect(count).To(BeNumerically(">", 20), "docs/security.md quotes the test of each claim")
+}
