@@ -2,15 +2,19 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
@@ -279,6 +283,21 @@ var _ = Describe("A protected object", func() {
 		Expect(w.exists(id)).To(BeFalse())
 	})
 
+	It("is held at once also if it was blocked by something else before", func() {
+		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
+		w.create(id)
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.change(id, func(image *v1alpha1.CustomImage) {
+			image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
+		})
+		Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region})).To(Succeed())
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.expectStalled(id, "Protected")
+		Expect(w.exists(id)).To(BeTrue())
+	})
+
 	It("goes without its image when that is what its policy says", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id, func(image *v1alpha1.CustomImage) {
@@ -344,5 +363,44 @@ var _ = Describe("An object in a namespace that is being deleted", func() {
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeTrue())
 		Expect(w.deletions()).To(Equal(1))
+	})
+})
+
+var _ = Describe("An operator without a permission in the cluster", func() {
+	// denied has the API server refuse a verb to the operator.
+	denied := func(w *world, refuse interceptor.Funcs) {
+		w.Client = interceptor.NewClient(w.Client.(client.WithWatch), refuse)
+	}
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Group: "ecs.imagegc.io", Resource: "customimages"}, id,
+		errors.New("not allowed"))
+	patch := interceptor.Funcs{Patch: func(
+		context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
+		return forbidden
+	}}
+
+	It("says so in an object that it cannot put its finalizer on", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		denied(w, patch)
+		w.create(id)
+		w.expectStalled(id, "ClusterForbidden", "not allowed", "--serviceaccount=default:operator")
+		w.restart()
+		w.attemptWhenDue(id)
+		Expect(w.get(id).Finalizers).To(ContainElement(v1alpha1.Finalizer))
+		Expect(condition(w.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+	})
+
+	It("says so in an object that it cannot take its finalizer off, and goes on when it can", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id)
+		denied(w, patch)
+		result, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(result.RequeueAfter).To(BeNumerically(">", time.Second))
+		w.expectStalled(id, "ClusterForbidden")
+		w.restart()
+		w.events()
+		w.attemptWhenDue(id)
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.events()).To(ConsistOf(HavePrefix("Normal Deleted ")))
 	})
 })

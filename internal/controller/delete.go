@@ -59,10 +59,10 @@ func (r *CustomImageReconciler) delete(ctx context.Context, image *v1alpha1.Cust
 }
 
 // waitUntilDue ends an attempt that the cache shows to be too early, before anybody is asked anything. An object that
-// may go without its image is never too early.
+// may go without its image, or is to be held, is never too early.
 func (d *deletion) waitUntilDue(ctx context.Context) (*outcome, error) {
 	wait := d.untilDue(d.image)
-	if _, asked := d.image.Annotations[v1alpha1.AnnotationRelease]; asked || wait <= 0 {
+	if _, asked := d.image.Annotations[v1alpha1.AnnotationRelease]; asked || isProtected(d.image) || wait <= 0 {
 		return nil, nil
 	}
 	cached, err := cascade(ctx, d.Client, d.image)

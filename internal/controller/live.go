@@ -27,15 +27,15 @@ func (r *CustomImageReconciler) observe(ctx context.Context, image *v1alpha1.Cus
 	}
 	switch {
 	case err != nil:
-		return r.failed(image, err)
+		return outcome{}, err
 	case end != nil:
 		return *end, nil
 	case found == nil:
-		return r.failed(image, &ecs.Error{
+		return outcome{}, &ecs.Error{
 			Code: ecs.CodeImageNotFound,
 			Message: fmt.Sprintf("DescribeImages shows no such image in %s in account %s.",
 				image.Spec.RegionID, cloud.account),
-		})
+		}
 	}
 	return r.observed(ctx, image, found)
 }

@@ -82,7 +82,7 @@ var Meanings = []Meaning{
 	{v1alpha1.ReasonSecretInvalid, "", Denied, v1alpha1.ConditionDenied,
 		"Put it right: `kubectl edit secret {secret} -n {namespace}`."},
 	{v1alpha1.ReasonClusterForbidden, "", Denied, v1alpha1.ConditionDenied,
-		"Install the operator's roles again, as they are shipped."},
+		"Install the operator's roles and admission policies again; they have to name the operator, {operator}."},
 	{"InvalidAccessKeyId.NotFound", "404, 400", Denied, v1alpha1.ConditionDenied, adviceKey},
 	{"InvalidAccessKeyId.Inactive", "400", Denied, v1alpha1.ConditionDenied,
 		"Enable the access key in RAM, or put another one into {origin}."},
@@ -92,10 +92,10 @@ var Meanings = []Meaning{
 	{"InvalidTimeStamp.Expired", "400", Denied, v1alpha1.ConditionDenied,
 		"Set the clock of the operator's node: it is off by more than 15 minutes."},
 	{"InvalidSecurityToken.*", "400, 403", Denied, v1alpha1.ConditionDenied,
-		"The temporary access key has ended, or its token is not the one that came with it. " + adviceKey},
+		"The temporary access key from {origin} has ended, or its token is not the one that came with it: replace it."},
 	{"Forbidden.*", "403", Denied, v1alpha1.ConditionDenied, adviceGrant},
-	{"NoPermission", "403", Denied, v1alpha1.ConditionDenied, adviceGrant},
-	{"NoPermisson", "403", Denied, v1alpha1.ConditionDenied, adviceGrant}, // sic
+	{"NoPermission", "403", Denied, v1alpha1.ConditionDenied, adviceTrust},
+	{"NoPermisson", "403", Denied, v1alpha1.ConditionDenied, adviceTrust}, // sic
 	{"AuthenticationFail.*", "401", Denied, v1alpha1.ConditionDenied,
 		"Have the role trust the cluster's OIDC provider and the operator's service account."},
 	{"EntityNotExist.*", "404", Denied, v1alpha1.ConditionDenied,
@@ -130,6 +130,7 @@ const CodeImageNotFound = "InvalidImageId.NotFound"
 
 const (
 	adviceGrant   = "Grant {action} to the RAM user or role behind {origin}."
+	adviceTrust   = adviceGrant + " A role that is to be assumed has to trust it, with the external-id that it asks for."
 	adviceInvalid = "Check spec, the Secret that it names, and the operator's flags. To let a deleted object go and " +
 		"leave the image, annotate it with ecs.imagegc.io/release and its imageID."
 	adviceThrottled = "It is tried again when the quota is renewed."
