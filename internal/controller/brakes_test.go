@@ -153,6 +153,9 @@ var _ = Describe("The account pin", func() {
 	})
 })
 
+// aSecondLater is when the API server's clock, which counts seconds, has gone on.
+func aSecondLater() { time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) }
+
 var _ = Describe("Two objects for one image", func() {
 	// two creates the older object in a namespace of its own, and the younger one in the world's.
 	two := func(images ...ecssim.Image) (older, younger *world) {
@@ -162,7 +165,6 @@ var _ = Describe("Two objects for one image", func() {
 			namespace: newNamespace(), announced: older.announced}
 		return older, younger
 	}
-	aSecondLater := func() { time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) }
 
 	It("let the older one own it: the younger says so, and its deletion leaves the image", func() {
 		older, younger := two(ecssim.Image{ImageID: id})

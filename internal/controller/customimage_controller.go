@@ -66,6 +66,7 @@ func (r *CustomImageReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.CustomImage{}, builder.WithPredicates(moreThanStatusChanged())).
+		Watches(&v1alpha1.CustomImage{}, handler.EnqueueRequestsFromMapFunc(r.others), builder.WithPredicates(ownershipChanges())).
 		WatchesMetadata(namespaceMetadata(), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(ends())).
 		WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(ends())).
 		WithOptions(controller.Options{

@@ -58,16 +58,37 @@ func (r *CustomImageReconciler) deletedIn(ctx context.Context, of client.Object)
 	if namespace == crdName { // no namespace can be called that
 		namespace = metav1.NamespaceAll
 	}
+	isDeleted := func(image *v1alpha1.CustomImage) bool { return !image.DeletionTimestamp.IsZero() }
+	return r.requests(ctx, of, isDeleted, client.InNamespace(namespace))
+}
+
+// requests lists what the cache has of the objects that are affected by a change of another one.
+func (r *CustomImageReconciler) requests(
+	ctx context.Context, of client.Object, affected func(*v1alpha1.CustomImage) bool, options ...client.ListOption,
+) (requests []reconcile.Request) {
 	images := &v1alpha1.CustomImageList{}
-	if err := r.Client.List(ctx, images, client.InNamespace(namespace)); err != nil {
-		log.FromContext(ctx).Error(err, "Could not list the objects that go with it", "name", of.GetName())
-		return nil
+	if err := r.Client.List(ctx, images, options...); err != nil {
+		log.FromContext(ctx).Error(err, "Could not list the objects that are affected", "by", client.ObjectKeyFromObject(of))
 	}
-	var requests []reconcile.Request
 	for i := range images.Items {
-		if !images.Items[i].DeletionTimestamp.IsZero() {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&images.Items[i])})
+		if image := &images.Items[i]; affected(image) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(image)})
 		}
 	}
 	return requests
+}
+
+// ownershipChanges lets through that an object has seen its image, or is gone.
+func ownershipChanges() predicate.Predicate {
+	no := func(event.CreateEvent) bool { return false } // it has seen nothing, or all objects are looked at anyway
+	return predicate.Funcs{CreateFunc: no, UpdateFunc: func(e event.UpdateEvent) bool {
+		before, after := e.ObjectOld.(*v1alpha1.CustomImage), e.ObjectNew.(*v1alpha1.CustomImage)
+		return (before.Status.Image == nil) != (after.Status.Image == nil)
+	}}
+}
+
+// others lists the other objects for the same image.
+func (r *CustomImageReconciler) others(ctx context.Context, of client.Object) []reconcile.Request {
+	same := client.MatchingFields{imageIDField: of.(*v1alpha1.CustomImage).Spec.ImageID}
+	return r.requests(ctx, of, func(image *v1alpha1.CustomImage) bool { return image.UID != of.GetUID() }, same)
 }

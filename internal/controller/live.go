@@ -17,7 +17,12 @@ func (r *CustomImageReconciler) observe(ctx context.Context, image *v1alpha1.Cus
 	if err := r.ensureFinalizer(ctx, image); err != nil {
 		return outcome{}, err
 	}
-	if wait := r.untilDue(image); wait > 0 {
+	owner, err := r.owner(ctx, image, "")
+	if err != nil {
+		return outcome{}, err
+	}
+	settled := (owner != nil) == (readyReason(image) == v1alpha1.ReasonConflict)
+	if wait := r.untilDue(image); wait > 0 && settled {
 		return outcome{wait: wait}, nil
 	}
 	cloud, end, err := r.access(ctx, image)

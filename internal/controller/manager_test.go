@@ -157,6 +157,29 @@ var _ = Describe("The running operator", func() {
 		Expect(w.calls("DeleteImage", id)).To(Equal(1))
 	})
 
+	It("says at once when an image gets another owner, and when it has lost it", func() {
+		w, _ := runWorld(ecssim.Image{ImageID: id})
+		Expect(w.sim.AddFault(ecssim.Fault{Action: "DescribeImages", Code: "InvalidImageId.NotFound", HTTPStatus: 404, Times: 1})).To(Succeed())
+		older := id + "-older"
+		Expect(admin.Create(context.Background(), &v1alpha1.CustomImage{
+			ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: older},
+			Spec:       v1alpha1.CustomImageSpec{RegionID: region, ImageID: id, DeletionPolicy: v1alpha1.DeletionPolicyRetain},
+		})).To(Succeed())
+		Eventually(w.readyReason).WithArguments(older).Should(Equal("InvalidImageIdNotFound"))
+		aSecondLater()
+		w.createUnseen(id)
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
+		w.change(older, func(image *v1alpha1.CustomImage) {
+			image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: "now"}
+		})
+		Eventually(w.readyReason).WithArguments(older).Should(Equal("Available"))
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Conflict"))
+		w.deleteAsync(older)
+		Eventually(w.gone).WithArguments(older).Should(BeTrue())
+		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
+		Expect(w.exists(id)).To(BeTrue())
+	})
+
 	It("is woken when an object is protected no more", func() {
 		w, _ := runWorld(ecssim.Image{ImageID: id})
 		w.createUnseen(id, func(image *v1alpha1.CustomImage) {
