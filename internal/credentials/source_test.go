@@ -356,6 +356,29 @@ func TestTheRoleOfAnInstanceIsReadFromItsMetadata(t *testing.T) {
 	g.Expect(openapi.ErrorCode(err)).To(Equal(openapi.CodeNoAnswer))
 }
 
+func TestAnIdentityThatIsTakenAwayIsReplacedByNoOther(t *testing.T) {
+	for source, takeAway := range map[string]func(w *world) string{ // returns the variable that is not set any more
+		"env":  func(*world) string { return envAccessKeyID },
+		"rrsa": func(w *world) string { _ = os.Remove(w.tokenFile); return "" },
+		"none": func(*world) string { return "" },
+	} {
+		t.Run(source, func(t *testing.T) {
+			g := NewWithT(t)
+			w := newWorld(t, "none", key)
+			gone := takeAway(w)
+			w.Ambient, _ = Ambient(source, func(name string) string {
+				if name == gone {
+					return ""
+				}
+				return w.getenv(name)
+			}, w.API, w.clock)
+			_, err := w.find("home", "")
+			g.Expect(openapi.ErrorCode(err)).To(Equal(v1alpha1.ReasonNoCredentials))
+			g.Expect(w.sim.Calls()).To(BeEmpty(), "with whatever else there is: a key, a role, a Secret")
+		})
+	}
+}
+
 func TestTheOperatorsIdentityIsChosenOnce(t *testing.T) {
 	for name, test := range map[string]struct {
 		source      string
