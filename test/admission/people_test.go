@@ -102,6 +102,8 @@ func awaitRules(ctx context.Context) {
 		Eventually(try).WithArguments(allowed, patch).Should(Succeed())
 		Eventually(try).WithArguments(clusterAdmin, patch).Should(Succeed())
 	}
+	give := `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"mine","uid":"1-2-3"}]}}`
+	Eventually(try).WithArguments(editor, give).Should(beDeniedBy("owner"))
 	Eventually(as(administrator).Delete).WithArguments(ctx, object, client.DryRunAll).Should(beDeniedBy("protected"))
 }
 

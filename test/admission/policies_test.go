@@ -378,3 +378,60 @@ func releaseAll(ctx context.Context) error {
 	}
 	return fmt.Errorf("%d objects of the CRD were left", len(list.Items))
 }
+
+// owned gives an object an owner that whoever asks may well be able to delete.
+func owned(o *unstructured.Unstructured) {
+	o.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "mine", UID: "1-2-3"}})
+}
+
+var waysToOwn = []request{
+	{"creating", func(ctx context.Context, user client.Client, object *unstructured.Unstructured) error {
+		o := again(object, owned)
+		o.SetName("new-" + rand.String(5))
+		return user.Create(ctx, o)
+	}},
+	{"applying", func(ctx context.Context, user client.Client, object *unstructured.Unstructured) error {
+		return apply(ctx, user, again(object, owned))
+	}},
+	{"replacing", func(ctx context.Context, user client.Client, object *unstructured.Unstructured) error {
+		o := again(object, owned)
+		o.SetResourceVersion(object.GetResourceVersion())
+		return user.Update(ctx, o)
+	}},
+	{"a merge patch", patch(types.MergePatchType,
+		`{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"mine","uid":"1-2-3"}]}}`)},
+}
+
+var _ = Describe("An owner, whose deletion deletes the object", func() {
+	beOwned := ContainElement(WithTransform(func(o unstructured.Unstructured) int { return len(o.GetOwnerReferences()) },
+		BeNumerically(">", 0)))
+
+	for _, way := range waysToOwn {
+		It("is given by "+way.name+" with the verb delete, and not without", func(ctx SpecContext) {
+			object := live(ctx)
+			for _, user := range []string{editor, forcer, releaser} {
+				Expect(way.send(ctx, as(user), object.DeepCopy())).To(beDeniedBy("owner"))
+			}
+			Expect(stored(ctx, object)).NotTo(beOwned)
+			Expect(way.send(ctx, as(administrator), object.DeepCopy())).To(Succeed())
+			Expect(stored(ctx, object)).To(beOwned)
+		})
+	}
+
+	It("stays through the changes of those who may not give one, is not exchanged, and is taken away", func(ctx SpecContext) {
+		object := live(ctx, owned)
+		Expect(mergeLabel(ctx, as(editor), object)).To(Succeed())
+		Expect(patch(types.JSONPatchType, `[{"op":"replace","path":"/metadata/ownerReferences/0/uid","value":"4-5-6"}]`)(
+			ctx, as(editor), object)).To(beDeniedBy("owner"))
+		Expect(patch(types.MergePatchType, `{"metadata":{"ownerReferences":null}}`)(ctx, as(editor), object)).To(Succeed())
+		Expect(stored(ctx, object)).NotTo(beOwned)
+	})
+
+	It("is refused in words that tell the command that helps", func(ctx SpecContext) {
+		object, user := live(ctx), newcomer(ctx)
+		err := waysToOwn[3].send(ctx, as(user), object)
+		Expect(err).To(beDeniedBy("owner"))
+		follow(ctx, err, 0)
+		Eventually(waysToOwn[3].send).WithArguments(ctx, as(user), object).Should(Succeed())
+	})
+})
