@@ -61,9 +61,8 @@ func (a access) mismatch(owner string) *outcome {
 		return nil
 	}
 	return &outcome{
-		kind:    v1alpha1.ConditionStalled,
-		unknown: true,
-		reason:  v1alpha1.ReasonAccountMismatch,
+		kind:   v1alpha1.ConditionStalled,
+		reason: v1alpha1.ReasonAccountMismatch,
 		message: fmt.Sprintf("The image was seen in account %s, and today's access key belongs to account %s. Nothing "+
 			"is asked of ECS with it. Give the object a key of account %s, or leave the image to it: set "+
 			"spec.deletionPolicy to Retain, and delete the object.", owner, a.account, owner),
@@ -93,7 +92,7 @@ func (r *CustomImageReconciler) owner(
 		return nil, fmt.Errorf("list the objects for the same image: %w", err)
 	}
 	if image.Status.Image != nil {
-		account = image.Status.Image.OwnerID
+		account = cmp.Or(image.Status.Image.OwnerID, account)
 	}
 	for i := range others.Items {
 		other := &others.Items[i]

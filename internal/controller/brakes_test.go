@@ -99,6 +99,14 @@ var _ = Describe("The account pin", func() {
 		_, err := w.attempt(id)
 		Expect(err).NotTo(HaveOccurred())
 		w.expectStalled(id, "AccountMismatch")
+		w.change(id, withSecret("missing"))
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(trueObstacles(w.get(id))).To(ConsistOf("Denied"))
+		w.change(id, withSecret("other"))
+		_, err = w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.expectStalled(id, "AccountMismatch")
 		Expect(w.get(id).Status.Image.OwnerID).To(Equal(account))
 		Expect(trueObstacles(w.get(id))).To(BeEmpty(), "that it was not found in the wrong account means nothing")
 	})
@@ -120,6 +128,21 @@ var _ = Describe("The account pin", func() {
 		Expect(err).NotTo(HaveOccurred())
 		w.expectStalled(id, "AccountMismatch")
 		Expect(w.deletions()).To(BeZero())
+	})
+
+	It("takes an object whose status names no account for one that never saw its image", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.inTwoAccounts()
+		w.create(id)
+		w.change(id, withSecret("other"))
+		image := w.get(id)
+		image.Status.Image.OwnerID = ""
+		Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
+		w.events()
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.exists(id)).To(BeTrue())
+		Expect(w.events()).To(ConsistOf(HavePrefix("Warning NotFound ")), "not Deleted: it is still there")
 	})
 
 	It("asks once for each key whose it is, however many objects there are", func() {

@@ -217,9 +217,10 @@ func released(reason, message string) *outcome {
 	return &outcome{release: true, reason: reason, message: message}
 }
 
-// seen reports whether ECS showed the image when it was last asked about it.
+// seen reports whether ECS showed the image when it was last asked about it, in an account that is known: an image
+// that is not found in another one is not gone.
 func seen(image *v1alpha1.CustomImage) bool {
-	return image.Status.Image != nil &&
+	return image.Status.Image != nil && image.Status.Image.OwnerID != "" &&
 		!meta.IsStatusConditionTrue(image.Status.Conditions, v1alpha1.ConditionNotFound)
 }
 
