@@ -375,6 +375,24 @@ var _ = Describe("Deleting a CustomImage", func() {
 		Expect(w.exists(id)).To(BeFalse())
 	})
 
+	It("judges nothing by what only the cache still has: an annotation, or a Secret", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id, func(image *v1alpha1.CustomImage) {
+			image.Annotations = map[string]string{v1alpha1.AnnotationRelease: id}
+			image.Spec.CredentialsSecretRef.Name = "missing"
+		})
+		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		lagging := w.get(id)
+		w.change(id, func(image *v1alpha1.CustomImage) {
+			image.Annotations = nil
+			image.Spec.CredentialsSecretRef.Name = ""
+		})
+		w.attemptFrom(lagging)
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeFalse())
+		Expect(w.events()).To(ContainElement(HavePrefix("Normal Deleted ")))
+	})
+
 	It("heeds a policy that changed to Retain while the cache lagged behind", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
