@@ -93,6 +93,8 @@ func (d *demo) play(s *scene) {
 	d.gone(s, asked)
 }
 
+const readyMessage = `jsonpath={.status.conditions[?(@.type=="Ready")].message}`
+
 // live creates the object, and sees what it says while nobody asks for a deletion.
 func (d *demo) live(s *scene) {
 	file := s.name + ".yaml"
@@ -113,6 +115,9 @@ func (d *demo) live(s *scene) {
 	}
 	d.eventually(what, conditions, func() any { return inForce(d.object(s)) })
 	d.show(reason, "get", "cimg", s.name)
+	if s.owner != nil {
+		d.show("belongs to CustomImage "+namespace+"/"+s.owner.name, "get", "cimg", s.name, "-o", readyMessage)
+	}
 	d.expect("the finalizer is in place", true, slices.Contains(d.object(s).Finalizers, v1alpha1.Finalizer))
 	d.expect("DeleteImage was not called", 0, len(d.deletions(s)))
 	d.checked()
@@ -136,7 +141,7 @@ func (d *demo) stuck(s *scene) {
 	condition, reason := s.condition, reasonOf(s.code)
 	d.show("condition met", "wait", "cimg/"+s.name, "--for=condition="+condition, "--timeout="+patience.String())
 	d.show(reason, "get", "cimg", s.name)
-	d.show(s.code+": ", "get", "cimg", s.name, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].message}`)
+	d.show(s.code+": ", "get", "cimg", s.name, "-o", readyMessage)
 	object, sum := d.object(s), "Stalled"
 	if s.passes {
 		sum = "Reconciling"
