@@ -51,7 +51,7 @@ var namespaced = map[string][]string{
 // as returns a user's client.
 func as(user string) client.Client {
 	GinkgoHelper()
-	config := rest.CopyConfig(cluster)
+	config := rest.CopyConfig(k8s.Config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: user}
 	c, err := client.New(config, client.Options{})
 	Expect(err).NotTo(HaveOccurred())
@@ -161,7 +161,7 @@ func beDeniedBy(policy string) OmegaMatcher {
 func newcomer(ctx context.Context) string {
 	GinkgoHelper()
 	user := "newcomer-" + rand.String(5)
-	kubectl(ctx, "", "create", "rolebinding", user, "-n", team, "--clusterrole=imagegc-customimage-editor", "--user="+user)
+	kubectl(ctx, "create", "rolebinding", user, "-n", team, "--clusterrole=imagegc-customimage-editor", "--user="+user)
 	Eventually(mergeLabel).WithArguments(ctx, as(user), live(ctx)).Should(Succeed())
 	return user
 }
@@ -174,5 +174,5 @@ func follow(ctx context.Context, message error, number int) {
 	commands := command.FindAllString(message.Error(), -1)
 	Expect(len(commands)).To(BeNumerically(">", number), "%v", message)
 	told := strings.NewReplacer("ANY-NAME", "told-"+rand.String(5), "'", "").Replace(commands[number])
-	kubectl(ctx, "", strings.Fields(told)[1:]...)
+	kubectl(ctx, strings.Fields(told)[1:]...)
 }

@@ -109,9 +109,9 @@ var _ = Describe("spec.force", func() {
 
 	It("is turned on for the object alone that a Role names, not for one without a name", func(ctx SpecContext) {
 		mine, another, user := live(ctx), live(ctx), newcomer(ctx)
-		kubectl(ctx, "", "create", "role", "one", "-n", team, "--verb=force", "--resource=customimages.ecs.imagegc.io",
+		kubectl(ctx, "create", "role", "one", "-n", team, "--verb=force", "--resource=customimages.ecs.imagegc.io",
 			"--resource-name="+mine.GetName())
-		kubectl(ctx, "", "create", "rolebinding", "one", "-n", team, "--role=one", "--user="+user)
+		kubectl(ctx, "create", "rolebinding", "one", "-n", team, "--role=one", "--user="+user)
 		Eventually(mergeForce).WithArguments(ctx, as(user), mine).Should(Succeed())
 		Expect(mergeForce(ctx, as(user), another)).To(beDeniedBy("force"))
 		Expect(creatingUnnamed(ctx, as(user), another)).To(beDeniedBy("force"))
@@ -119,7 +119,7 @@ var _ = Describe("spec.force", func() {
 
 	It("is not turned on in another namespace than the one in which the role is bound", func(ctx SpecContext) {
 		object := live(ctx, in(metav1.NamespaceDefault))
-		kubectl(ctx, "", "create", "rolebinding", "forcer-edits", "-n", "default",
+		kubectl(ctx, "create", "rolebinding", "forcer-edits", "-n", "default",
 			"--clusterrole=imagegc-customimage-editor", "--user="+forcer)
 		Eventually(mergeLabel).WithArguments(ctx, as(forcer), object).Should(Succeed())
 		Expect(mergeForce(ctx, as(forcer), object)).To(beDeniedBy("force"))
@@ -352,10 +352,10 @@ var _ = Describe("Deleting the CRD", func() {
 		object := live(ctx, protected("true"))
 		DeferCleanup(func(ctx SpecContext) {
 			Eventually(releaseAll).WithArguments(ctx).Should(Succeed())
-			install(ctx)
+			k8s.Install(ctx)
 			awaitRules(ctx)
 		})
-		kubectl(ctx, "", "delete", "crd", "customimages.ecs.imagegc.io", "--wait=false")
+		kubectl(ctx, "delete", "crd", "customimages.ecs.imagegc.io", "--wait=false")
 		Eventually(stored).WithArguments(ctx, object).ShouldNot(beUntouched())
 		Expect(mergeRemove(ctx, as(editor), object)).To(beDeniedBy("finalizer"))
 		Expect(stored(ctx, object)).To(beHeld())

@@ -49,7 +49,7 @@ var _ = Describe("A namespace's administrator", func() {
 	}
 	asTenant := func(ctx context.Context, args ...string) {
 		GinkgoHelper()
-		kubectl(ctx, "", append([]string{"--as=" + namespaceAdmin, "--namespace=" + team}, args...)...)
+		kubectl(ctx, append([]string{"--as=" + namespaceAdmin, "--namespace=" + team}, args...)...)
 	}
 
 	BeforeEach(func(ctx SpecContext) {

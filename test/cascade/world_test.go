@@ -17,6 +17,7 @@ import (
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+	"github.com/imagegc/ecs-image-gc/test/cluster"
 )
 
 // secret is the Secret with a tenant's own access key.
@@ -67,7 +68,7 @@ func createSecret(ctx context.Context, namespace string) {
 			APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "imagegc-credentials-reader",
 		},
 		Subjects: []rbacv1.Subject{{
-			Kind: "ServiceAccount", Namespace: "imagegc-system", Name: "imagegc-controller-manager",
+			Kind: "ServiceAccount", Namespace: cluster.Namespace, Name: cluster.Name,
 		}},
 	})).To(Succeed())
 	Expect(admin.Create(ctx, &corev1.Secret{

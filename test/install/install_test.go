@@ -14,20 +14,21 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/test/cluster"
 )
 
 var _ = Describe("The manifests", func() {
 	It("are applied a second time without a conflict or a warning", func(ctx SpecContext) {
-		Expect(apply(ctx, build(ctx, "config/default"))).To(beQuiet())
+		Expect(k8s.Apply(ctx, cluster.Build(ctx, "config/default"))).To(cluster.BeQuiet())
 	})
 
 	It("are refused if they hold a field that the API server does not know", func(ctx SpecContext) {
-		typo := write("typo.yaml", []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: typo}\ndate: {}\n"))
-		Expect(apply(ctx, typo).stderr).To(ContainSubstring(".date"))
+		typo := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: typo}\ndate: {}\n"
+		Expect(k8s.Apply(ctx, typo).Stderr).To(ContainSubstring(".date"))
 	})
 
 	It("hold samples that the API server accepts, one for each deletion policy", func(ctx SpecContext) {
-		Expect(apply(ctx, build(ctx, "config/samples"))).To(beQuiet())
+		Expect(k8s.Apply(ctx, cluster.Build(ctx, "config/samples"))).To(cluster.BeQuiet())
 		samples := &unstructured.UnstructuredList{}
 		samples.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("CustomImageList"))
 		Expect(admin.List(ctx, samples, client.InNamespace(namespace))).To(Succeed())
@@ -41,10 +42,8 @@ var _ = Describe("The manifests", func() {
 	})
 
 	It("hold a monitor for Prometheus, and leave it out of the default", func(ctx SpecContext) {
-		built := kustomize(ctx, "build", "config/prometheus")
-		Expect(built).To(beQuiet())
-		Expect(built.stdout).To(ContainSubstring("kind: ServiceMonitor"))
-		Expect(kustomize(ctx, "build", "config/default").stdout).NotTo(ContainSubstring("ServiceMonitor"))
+		Expect(cluster.Build(ctx, "config/prometheus")).To(ContainSubstring("kind: ServiceMonitor"))
+		Expect(cluster.Build(ctx, "config/default")).NotTo(ContainSubstring("ServiceMonitor"))
 	})
 
 	It("have the Service and the network policy select the pods, and name a port of theirs", func(ctx SpecContext) {
@@ -91,21 +90,22 @@ var _ = Describe("The Deployment", func() {
 
 	It("passes flags that the manager knows, and names the ports that it listens on", func(ctx SpecContext) {
 		container := podFromTemplate().Spec.Containers[0]
-		help := run(ctx, manager, append(container.Args, "--help")...)
-		Expect(help.err).NotTo(HaveOccurred(), help.stderr)
+		help := cluster.Run(ctx, manager, append(container.Args, "--help")...)
+		Expect(help.Err).NotTo(HaveOccurred())
 		for _, port := range container.Ports {
-			Expect(help.stderr).To(ContainSubstring(`(default ":` + strconv.Itoa(int(port.ContainerPort)) + `")`))
+			Expect(help.Stderr).To(ContainSubstring(`(default ":` + strconv.Itoa(int(port.ContainerPort)) + `")`))
 		}
-		Expect(run(ctx, manager, "--no-such-flag", "--help").err).To(HaveOccurred(), "the check must be able to fail")
+		unknown := cluster.Run(ctx, manager, "--no-such-flag", "--help")
+		Expect(unknown.Err).To(HaveOccurred(), "the check must be able to fail")
 	})
 })
 
 var _ = DescribeTable("The manager refuses a flag that makes no sense, in words that name the flag",
 	func(ctx SpecContext, flag, value, rule string) {
 		// The kubeconfig is of no cluster: a flag that was let through would be refused for that.
-		refused := run(ctx, manager, "--kubeconfig=nowhere", "--"+flag+"="+value)
-		Expect(refused.err).To(HaveOccurred())
-		Expect(refused.stderr).To(And(ContainSubstring("-"+flag), ContainSubstring(rule)))
+		refused := cluster.Run(ctx, manager, "--kubeconfig=nowhere", "--"+flag+"="+value)
+		Expect(refused.Err).To(HaveOccurred())
+		Expect(refused.Stderr).To(And(ContainSubstring("-"+flag), ContainSubstring(rule)))
 	},
 	Entry(nil, "namespaces", ",", "want names separated by commas"),
 	Entry(nil, "network", "private", "want public or vpc"),
@@ -121,7 +121,8 @@ var _ = DescribeTable("The manager refuses a flag that makes no sense, in words 
 )
 
 var _ = It("refuses to start with words that are no flags, behind which it would see no flag", func(ctx SpecContext) {
-	refused := run(ctx, manager, "--kubeconfig=nowhere", "--leader-elect", "true", "--ecs-endpoint=http://127.0.0.1:1")
-	Expect(refused.err).To(HaveOccurred())
-	Expect(refused.stderr).To(ContainSubstring("is no flag; a bool is written --flag=true"))
+	refused := cluster.Run(ctx, manager, "--kubeconfig=nowhere",
+		"--leader-elect", "true", "--ecs-endpoint=http://127.0.0.1:1")
+	Expect(refused.Err).To(HaveOccurred())
+	Expect(refused.Stderr).To(ContainSubstring("is no flag; a bool is written --flag=true"))
 })

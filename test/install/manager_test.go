@@ -20,8 +20,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
@@ -38,7 +36,7 @@ var _ = Describe("The manager, run as the Deployment runs it", Ordered, func() {
 		// The Deployment's probes and ports hold the defaults of these; here they would be taken.
 		args := append(deployment.Spec.Template.Spec.Containers[0].Args,
 			"--health-probe-bind-address="+health, "--metrics-bind-address="+metrics,
-			"--leader-election-namespace="+namespace, "--kubeconfig="+kubeconfigOf(ctx, name))
+			"--leader-election-namespace="+namespace, "--kubeconfig="+k8s.OperatorKubeconfig(ctx))
 		command := exec.Command(manager, args...)
 		command.Env = []string{} // as without the Secret
 		var err error
@@ -87,10 +85,10 @@ var _ = Describe("The manager, run as the Deployment runs it", Ordered, func() {
 		scraper := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "scraper"}}
 		Expect(admin.Create(ctx, scraper)).To(Succeed())
 		Expect(get(ctx, url, "")).To(HavePrefix("401 "))
-		Expect(get(ctx, url, token(ctx, scraper.Name))).To(HavePrefix("403 "))
+		Expect(get(ctx, url, k8s.Token(ctx, scraper.Name))).To(HavePrefix("403 "))
 
 		bindMetrics(ctx, scraper.Name)
-		bound := token(ctx, scraper.Name) // the answer about the other one is remembered for a while
+		bound := k8s.Token(ctx, scraper.Name) // the answer about the other one is remembered for a while
 		Eventually(get).WithArguments(ctx, url, bound).Should(And(HavePrefix("200 "), ContainSubstring("leader_election"),
 			ContainSubstring(`imagegc_customimages{reason="NoCredentials"}`), ContainSubstring("imagegc_images_deleted_total 0")))
 	})
@@ -122,19 +120,6 @@ func holder(ctx context.Context) (string, error) {
 		return "", client.IgnoreNotFound(err)
 	}
 	return *lease.Spec.HolderIdentity, nil
-}
-
-// kubeconfigOf writes a kubeconfig with a token of a service account in the operator's namespace.
-func kubeconfigOf(ctx context.Context, account string) string {
-	GinkgoHelper()
-	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: cluster.Host, CertificateAuthorityData: cluster.CAData}
-	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: token(ctx, account)}
-	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
-	config.CurrentContext = "x"
-	data, err := clientcmd.Write(*config)
-	Expect(err).NotTo(HaveOccurred())
-	return write("operator.kubeconfig", data)
 }
 
 // get returns the status and the body of an answer.

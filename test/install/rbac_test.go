@@ -7,9 +7,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -88,7 +86,7 @@ func rules(ctx context.Context, in string) []string {
 
 func rulesOf(ctx context.Context, user rest.ImpersonationConfig, in string) []string {
 	GinkgoHelper()
-	config := rest.CopyConfig(cluster)
+	config := rest.CopyConfig(k8s.Config)
 	config.Impersonate = user
 	asUser, err := client.New(config, client.Options{})
 	Expect(err).NotTo(HaveOccurred())
@@ -129,13 +127,4 @@ func allowed(ctx context.Context, user rest.ImpersonationConfig, verb, group, re
 	}}
 	Expect(admin.Create(ctx, review)).To(Succeed())
 	return review.Status.Allowed
-}
-
-// token returns a token of a service account in the operator's namespace, as a pod gets it.
-func token(ctx context.Context, account string) string {
-	GinkgoHelper()
-	request := &authenticationv1.TokenRequest{}
-	owner := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}
-	Expect(admin.SubResource("token").Create(ctx, owner, request)).To(Succeed())
-	return request.Status.Token
 }

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+	"github.com/imagegc/ecs-image-gc/test/cluster"
 )
 
 const (
@@ -63,11 +64,11 @@ var _ = Describe("The manager at work, with a role and Secrets, and its log at t
 		server := httptest.NewServer(cloud)
 		DeferCleanup(func() { cloud.Close(); server.Close() })
 		metrics = freeAddress(ctx)
-		tokenFile := write("token", []byte(canary+"-oidc-token\n"))
+		tokenFile := cluster.Write("token", []byte(canary+"-oidc-token\n"))
 		start = func(ctx context.Context, environment ...string) {
 			command := exec.Command(manager, append(deployment.Spec.Template.Spec.Containers[0].Args,
 				"--health-probe-bind-address=0", "--metrics-bind-address="+metrics, "--leader-election-namespace="+namespace,
-				"--kubeconfig="+kubeconfigOf(ctx, name), "--ecs-endpoint="+server.URL, "--ambient-namespaces="+namespace+","+friend,
+				"--kubeconfig="+k8s.OperatorKubeconfig(ctx), "--ecs-endpoint="+server.URL, "--ambient-namespaces="+namespace+","+friend,
 				"--blocked-backoff=200ms,1s", "--waiting-backoff=200ms,1s", "--zap-log-level=10")...)
 			command.Env = append(environment,
 				"ALIBABA_CLOUD_ROLE_ARN="+ownRole, "ALIBABA_CLOUD_OIDC_TOKEN_FILE="+tokenFile,
@@ -96,24 +97,24 @@ var _ = Describe("The manager at work, with a role and Secrets, and its log at t
 	})
 
 	It("says which command lets it read a tenant's Secret, and reads it once that was run", func(ctx SpecContext) {
-		apply := kubectl(ctx, "apply", "-f", write("images.yaml", []byte(
+		apply := kubectl(ctx, "apply", "-f", cluster.Write("images.yaml", []byte(
 			manifest(tenant, "key", "m-bp1key", "key")+manifest(tenant, "old", "m-bp1old", "old")+
 				manifest(tenant, "wrong", "m-bp1wrong", "wrong")+manifest(tenant, "ambient", "m-bp1ambient", "")+
 				manifest(namespace, "ambient", "m-bp1ambient", "")+manifest(friend, "assumed", "m-bp1assumed", "role")+
 				manifest(namespace, "used", "m-bp1used", ""))))
-		Expect(apply).To(beQuiet())
+		Expect(apply).To(cluster.BeQuiet())
 		Eventually(kubectl).WithArguments(ctx, "get", "cimg", "-n", tenant, "key", "-o", "wide").Should(tell("SecretForbidden"))
 		message := kubectl(ctx, "get", "cimg", "-n", tenant, "key",
-			"-o", `jsonpath={.status.conditions[?(@.type=="Ready")].message}`).stdout
+			"-o", `jsonpath={.status.conditions[?(@.type=="Ready")].message}`).Stdout
 		_, command, _ := strings.Cut(message, "`kubectl ")
 		command, _, _ = strings.Cut(command, "`")
-		Expect(kubectl(ctx, strings.Fields(command)...)).To(beQuiet())
+		Expect(kubectl(ctx, strings.Fields(command)...)).To(cluster.BeQuiet())
 		Eventually(kubectl).WithArguments(ctx, "get", "cimg", "-n", tenant, "key", "-o", "wide").Should(tell("Available"))
 	})
 
 	It("uses the key of each object and no other", func(ctx SpecContext) {
 		Expect(kubectl(ctx, "create", "rolebinding", "imagegc-credentials-reader", "-n", friend,
-			"--clusterrole=imagegc-credentials-reader", "--serviceaccount="+namespace+":"+name)).To(beQuiet())
+			"--clusterrole=imagegc-credentials-reader", "--serviceaccount="+namespace+":"+name)).To(cluster.BeQuiet())
 		for object, reason := range map[string]string{
 			tenant + "/old": "InvalidAccessKeyIdInactive", tenant + "/wrong": "SignatureDoesNotMatch",
 			tenant + "/ambient":    "AmbientForbidden",
@@ -128,10 +129,10 @@ var _ = Describe("The manager at work, with a role and Secrets, and its log at t
 	})
 
 	It("takes images to their ends, and says twice what happened twice", func(ctx SpecContext) {
-		Expect(kubectl(ctx, "delete", "cimg", "-n", tenant, "key").err).NotTo(HaveOccurred())
-		Expect(kubectl(ctx, "delete", "cimg", "-n", namespace, "ambient").err).NotTo(HaveOccurred())
-		Expect(kubectl(ctx, "delete", "cimg", "-n", friend, "assumed").err).NotTo(HaveOccurred())
-		Expect(kubectl(ctx, "delete", "cimg", "-n", namespace, "used", "--wait=false").err).NotTo(HaveOccurred())
+		Expect(kubectl(ctx, "delete", "cimg", "-n", tenant, "key").Err).NotTo(HaveOccurred())
+		Expect(kubectl(ctx, "delete", "cimg", "-n", namespace, "ambient").Err).NotTo(HaveOccurred())
+		Expect(kubectl(ctx, "delete", "cimg", "-n", friend, "assumed").Err).NotTo(HaveOccurred())
+		Expect(kubectl(ctx, "delete", "cimg", "-n", namespace, "used", "--wait=false").Err).NotTo(HaveOccurred())
 		used := ecssim.Image{ImageID: "m-bp1used", RegionID: "cn-hangzhou", UsedBy: []string{"i-bp1a"}}
 		for range 2 {
 			used.Copying = 0
@@ -142,7 +143,7 @@ var _ = Describe("The manager at work, with a role and Secrets, and its log at t
 			Eventually(kubectl).WithArguments(ctx, "get", "cimg", "-n", namespace, "used").Should(tell("OperationDeniedImageCopying"))
 		}
 		Expect(cloud.PutImage(ecssim.Image{ImageID: "m-bp1used", RegionID: "cn-hangzhou"})).To(Succeed())
-		Expect(kubectl(ctx, "wait", "--for=delete", "cimg/used", "-n", namespace, "--timeout=20s").err).NotTo(HaveOccurred())
+		Expect(kubectl(ctx, "wait", "--for=delete", "cimg/used", "-n", namespace, "--timeout=20s").Err).NotTo(HaveOccurred())
 		Expect(cloud.Images()).To(BeEmpty())
 	})
 
@@ -151,15 +152,15 @@ var _ = Describe("The manager at work, with a role and Secrets, and its log at t
 		bindMetrics(ctx, "auditor")
 		scraped := ""
 		Eventually(func() (err error) {
-			scraped, err = get(ctx, "https://"+metrics+"/metrics", token(ctx, "auditor"))
+			scraped, err = get(ctx, "https://"+metrics+"/metrics", k8s.Token(ctx, "auditor"))
 			return err
 		}).Should(Succeed())
 		Expect(scraped).To(HavePrefix("200 "))
 		shown := map[string]string{
 			"metrics": scraped,
 			"log":     string(session.Err.Contents()) + string(session.Out.Contents()),
-			"objects": kubectl(ctx, "get", "cimg", "-A", "-o", "yaml").stdout,
-			"events":  kubectl(ctx, "get", "events.events.k8s.io", "-A", "-o", "yaml").stdout + kubectl(ctx, "get", "events", "-A", "-o", "yaml").stdout,
+			"objects": kubectl(ctx, "get", "cimg", "-A", "-o", "yaml").Stdout,
+			"events":  kubectl(ctx, "get", "events.events.k8s.io", "-A", "-o", "yaml").Stdout + kubectl(ctx, "get", "events", "-A", "-o", "yaml").Stdout,
 		}
 		for where, text := range shown {
 			Expect(text).NotTo(BeEmpty())
@@ -201,9 +202,9 @@ var _ = Describe("The manager at work, with a role and Secrets, and its log at t
 		Eventually(session).Should(gexec.Exit(0))
 		start(ctx, "KUBE_FEATURE_WatchListClient=false")
 		Expect(cloud.PutImage(ecssim.Image{ImageID: "m-bp1late", RegionID: "cn-hangzhou"})).To(Succeed())
-		Expect(kubectl(ctx, "apply", "-f", write("late.yaml", []byte(manifest(namespace, "late", "m-bp1late", ""))))).To(beQuiet())
+		Expect(kubectl(ctx, "apply", "-f", cluster.Write("late.yaml", []byte(manifest(namespace, "late", "m-bp1late", ""))))).To(cluster.BeQuiet())
 		Eventually(kubectl).WithArguments(ctx, "get", "cimg", "-n", namespace, "late").Should(tell("Available"))
-		Expect(kubectl(ctx, "delete", "cimg", "-n", namespace, "late").err).NotTo(HaveOccurred())
+		Expect(kubectl(ctx, "delete", "cimg", "-n", namespace, "late").Err).NotTo(HaveOccurred())
 	})
 
 	It("uses every permission that it has, and needs none that it has not", func(ctx SpecContext) {
