@@ -100,10 +100,8 @@ func (s *settings) identify(mgr ctrl.Manager, api *openapi.Client) (err error) {
 	}
 	source.Ambient, s.credentials = credentials.Ambient(s.credentials, os.Getenv, api, clock.RealClock{})
 	s.images.Credentials = credentials.New(source)
-	if s.images.Operator, err = controller.WhoAmI(context.Background(), mgr.GetClient()); err != nil {
-		return err
-	}
-	return nil
+	s.images.Operator, err = controller.WhoAmI(context.Background(), mgr.GetClient())
+	return err
 }
 
 func parseFlags() (*settings, error) {

@@ -44,7 +44,7 @@ func Ambient(source string, getenv func(string) string, api *openapi.Client, clk
 	case "rrsa":
 		return fromServiceAccount(getenv, sts{api}, clk), source
 	case "env":
-		return FromEnvironment(getenv), source
+		return fromEnvironment(getenv), source
 	case "ecs-role":
 		return fromInstance(metadataService, clk), source
 	}
@@ -70,10 +70,10 @@ func OwnNamespaces(getenv func(string) string, readFile func(string) ([]byte, er
 	return []string{strings.TrimSpace(string(name))}, nil
 }
 
-// FromEnvironment reads an access key from the variables ALIBABA_CLOUD_ACCESS_KEY_ID,
+// fromEnvironment reads an access key from the variables ALIBABA_CLOUD_ACCESS_KEY_ID,
 // ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for a temporary key, ALIBABA_CLOUD_SECURITY_TOKEN. Where one of the
 // first two is missing, every use of the result is an *openapi.Error that names it.
-func FromEnvironment(getenv func(string) string) Identity {
+func fromEnvironment(getenv func(string) string) Identity {
 	// A Secret that was made from a file often ends in a line feed.
 	credentials := openapi.Credentials{
 		AccessKeyID:     strings.TrimSpace(getenv(envAccessKeyID)),

@@ -30,7 +30,7 @@ func TestTheEnvironmentHoldsAnAccessKeyOrTheErrorNamesWhatIsMissing(t *testing.T
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			got, err := FromEnvironment(func(name string) string { return test.environment[name] })(context.Background(), "")
+			got, err := fromEnvironment(func(name string) string { return test.environment[name] })(context.Background(), "")
 			got.Origin = ""
 			g.Expect(got).To(Equal(test.want))
 			if test.missing == "" {

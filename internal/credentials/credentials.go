@@ -6,8 +6,10 @@ package credentials
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/singleflight"
 	"k8s.io/utils/clock"
@@ -39,8 +41,9 @@ type Config struct {
 type Source struct {
 	Config
 	sts      sts
-	roles    *lru.Cache // of assumed, to *renewed
-	accounts *lru.Cache // of an access key's ID, to the account's
+	assuming sync.Mutex // or two would each make an entry of their own
+	roles    *lru.Cache // of role, to *renewed
+	accounts *lru.Cache // of an access key, by its fingerprint, to the account's ID
 	asking   singleflight.Group
 }
 
@@ -84,17 +87,30 @@ func (s *Source) mayUseAmbient(namespace string) bool {
 
 // account asks once for each key whose it is: that never changes.
 func (s *Source) account(ctx context.Context, regionID string, of openapi.Credentials) (string, error) {
-	if known, ok := s.accounts.Get(of.AccessKeyID); ok {
+	key := fingerprint(of)
+	if known, ok := s.accounts.Get(key); ok {
 		return known.(string), nil
 	}
-	account, err, _ := s.asking.Do(of.AccessKeyID, func() (any, error) {
-		return s.sts.accountOf(ctx, regionID, of)
+	asked := s.asking.DoChan(key, func() (any, error) {
+		return s.sts.accountOf(context.WithoutCancel(ctx), regionID, of)
 	})
-	if err != nil {
-		return "", err
+	select {
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case answer := <-asked:
+		if answer.Err != nil {
+			return "", answer.Err
+		}
+		s.accounts.Add(key, answer.Val)
+		return answer.Val.(string), nil
 	}
-	s.accounts.Add(of.AccessKeyID, account)
-	return account.(string), nil
+}
+
+// fingerprint stands for a key and where it came from. The ID alone would let whoever knows that of another's key
+// share its answers, and give it the answers to a wrong secret.
+func fingerprint(of openapi.Credentials) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", []string{of.AccessKeyID, of.AccessKeySecret, of.SecurityToken, of.Origin}))
+	return string(sum[:])
 }
 
 func refuse(code, format string, args ...any) error {

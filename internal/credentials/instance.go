@@ -23,6 +23,8 @@ func fromInstance(service string, clk clock.PassiveClock) Identity {
 	m := metadata{service: service, client: &http.Client{
 		Timeout:   10 * time.Second,
 		Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}, // a proxy would answer for its own node
+		// Following a redirect would hand the token on, and take a key from who knows whom.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	r := &renewed{clock: clk, renew: func(ctx context.Context, _ string) (temporary, error) { return m.key(ctx) }}
 	return func(ctx context.Context, regionID string) (openapi.Credentials, error) {

@@ -77,7 +77,8 @@ func (r *renewed) renewNow(ctx context.Context, regionID string) {
 	if err == nil && !now.Before(key.ends) {
 		err = refuse(openapi.CodeUnusableAnswer, "The new access key has ended already: check the clock of the node.")
 	}
-	r.failed, r.next, key.issued = err, now.Add(pause), now
+	// A node that was suspended has its wall clock alone move on, and that is what the end of a key is told by.
+	r.failed, r.next, key.issued = err, now.Add(pause), now.Round(0)
 	if err == nil {
 		r.key = key
 	} else if now.Before(r.key.ends) {

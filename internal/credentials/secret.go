@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -45,9 +46,12 @@ func (s *Source) fromSecret(ctx context.Context, regionID, namespace, name strin
 	if value(keyRoleARN) != "" {
 		return s.assume(ctx, regionID, secret, value)
 	}
-	for _, key := range []string{keyAccessKeyID, keyAccessKeySecret} {
-		if value(key) == "" {
+	for _, key := range []string{keyAccessKeyID, keyAccessKeySecret, keySecurityToken} {
+		switch text := value(key); {
+		case text == "" && key != keySecurityToken:
 			return none, refuse(v1alpha1.ReasonSecretInvalid, "Secret %s has no %s.", name, key)
+		case strings.ContainsFunc(text, unicode.IsControl): // such as a line feed
+			return none, refuse(v1alpha1.ReasonSecretInvalid, "The %s in Secret %s is not one line of text.", key, name)
 		}
 	}
 	return openapi.Credentials{
@@ -73,18 +77,25 @@ func (s *Source) assume(
 			secret.Name, secret.Namespace)
 	}
 	wanted := role{arn: value(keyRoleARN), sessionName: value(keyRoleSessionName), externalID: value(keyExternalID)}
-	known, ok := s.roles.Get(wanted)
-	if !ok {
-		known = &renewed{clock: s.Clock, renew: func(ctx context.Context, regionID string) (temporary, error) {
-			own, err := s.Ambient(ctx, regionID)
-			if err != nil {
-				return temporary{}, err
-			}
-			return s.sts.assumeRole(ctx, regionID, wanted, own)
-		}}
-		s.roles.Add(wanted, known)
-	}
-	credentials, err := known.(*renewed).credentials(ctx, regionID)
+	credentials, err := s.assumed(wanted).credentials(ctx, regionID)
 	credentials.Origin = "role " + wanted.arn + " in Secret " + secret.Name
 	return credentials, err
+}
+
+// assumed returns the one identity of a role, however many ask for it at once.
+func (s *Source) assumed(wanted role) *renewed {
+	s.assuming.Lock()
+	defer s.assuming.Unlock()
+	if known, ok := s.roles.Get(wanted); ok {
+		return known.(*renewed)
+	}
+	r := &renewed{clock: s.Clock, renew: func(ctx context.Context, regionID string) (temporary, error) {
+		own, err := s.Ambient(ctx, regionID)
+		if err != nil {
+			return temporary{}, err
+		}
+		return s.sts.assumeRole(ctx, regionID, wanted, own)
+	}}
+	s.roles.Add(wanted, r)
+	return r
 }

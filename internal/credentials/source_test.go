@@ -131,6 +131,8 @@ func TestTheSourceOfAKeyFollowsFromTheObjectAlone(t *testing.T) {
 		"a Secret when there is no identity": {"none", key, "home", "key", "secret-id", "", account},
 		"a Secret without the secret": {"env", map[string]string{keyAccessKeyID: "secret-id"}, "home", "key", "",
 			v1alpha1.ReasonSecretInvalid, ""},
+		"a Secret with a key of two lines": {"env", map[string]string{keyAccessKeyID: "secret-id", keyAccessKeySecret: "a\nb"}, "home",
+			"key", "", v1alpha1.ReasonSecretInvalid, ""},
 		"an empty Secret": {"env", nil, "home", "key", "", v1alpha1.ReasonSecretInvalid, ""},
 		"a Secret with a role and a key": {"env", map[string]string{keyAccessKeyID: "secret-id", keyAccessKeySecret: "secret-secret",
 			keyRoleARN: tenantRole}, "home", "key", "", v1alpha1.ReasonSecretInvalid, ""},
@@ -241,7 +243,9 @@ func TestAKeyThatIsStillValidIsUsedWhileSTSFails(t *testing.T) {
 	}
 	g.Eventually(func() int { return w.calls(withOIDC) }).Should(Equal(2))
 	g.Consistently(func() int {
-		_, _ = w.find("home", "")
+		got, err := w.find("home", "")
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(got.AccessKeyID).To(Equal(first.AccessKeyID), "the renewal has failed by now")
 		return w.calls(withOIDC)
 	}).WithTimeout(200*time.Millisecond).Should(Equal(2), "the next renewal has to wait a little")
 

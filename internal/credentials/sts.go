@@ -1,6 +1,7 @@
 package credentials
 
 import (
+	"cmp"
 	"context"
 	"net/url"
 	"strings"
@@ -23,7 +24,8 @@ func (s sts) accountOf(ctx context.Context, regionID string, key openapi.Credent
 	var answer struct {
 		AccountID string `json:"AccountId" xml:"AccountId"`
 	}
-	err := s.do(ctx, openapi.Call{Action: "GetCallerIdentity", Region: regionID, Credentials: key}, &answer)
+	call := openapi.Call{Action: "GetCallerIdentity", Region: regionID, Query: url.Values{}, Credentials: key}
+	err := s.do(ctx, call, &answer)
 	if err == nil && answer.AccountID == "" {
 		err = refuse(openapi.CodeUnusableAnswer, "GetCallerIdentity told no AccountId.")
 	}
@@ -31,14 +33,12 @@ func (s sts) accountOf(ctx context.Context, regionID string, key openapi.Credent
 }
 
 func (s sts) assumeRole(ctx context.Context, regionID string, r role, own openapi.Credentials) (temporary, error) {
-	query := url.Values{"RoleArn": {r.arn}, "RoleSessionName": {sessionName}}
-	if r.sessionName != "" {
-		query.Set("RoleSessionName", r.sessionName)
-	}
+	call := openapi.Call{Action: "AssumeRole", Region: regionID, Credentials: own,
+		Query: url.Values{"RoleArn": {r.arn}, "RoleSessionName": {cmp.Or(r.sessionName, sessionName)}}}
 	if r.externalID != "" {
-		query.Set("ExternalId", r.externalID)
+		call.Secret = url.Values{"ExternalId": {r.externalID}}
 	}
-	return s.key(ctx, openapi.Call{Action: "AssumeRole", Region: regionID, Query: query, Credentials: own})
+	return s.key(ctx, call)
 }
 
 // assumeRoleWithOIDC assumes a role for a token of the cluster instead of an access key.
@@ -65,9 +65,6 @@ func (s sts) key(ctx context.Context, call openapi.Call) (temporary, error) {
 
 func (s sts) do(ctx context.Context, call openapi.Call, out any) error {
 	call.Product, call.Version, call.Central = "sts", "2015-04-01", true
-	if call.Query == nil {
-		call.Query = url.Values{}
-	}
 	_, err := s.api.Do(ctx, call, out)
 	return err
 }

@@ -372,7 +372,8 @@ func TestEndpoints(t *testing.T) {
 	for _, good := range []string{"", "http://127.0.0.1:8089", "https://ecs.example/"} {
 		g.Expect(IsEndpoint(good)).To(BeTrue(), good)
 	}
-	for _, bad := range []string{"127.0.0.1:8089", "ftp://x", "http://", "https://x/path", "https://x?y", "https://u:p@x"} {
+	for _, bad := range []string{"127.0.0.1:8089", "ftp://x", "http://", "https://x/path", "https://x?y", "https://x?", "http://x#y",
+		"https://u:p@x"} {
 		g.Expect(IsEndpoint(bad)).To(BeFalse(), bad)
 	}
 }

@@ -25,7 +25,7 @@ const WantEndpoint = "https://HOST or http://HOST:PORT, without path or query"
 func IsEndpoint(text string) bool {
 	u, err := url.Parse(text)
 	return text == "" || err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") &&
-		strings.Trim(u.Path, "/") == "" && u.RawQuery == "" && u.User == nil
+		strings.Trim(u.Path, "/") == "" && !strings.ContainsAny(text, "?#") && u.User == nil
 }
 
 func (e Endpoints) url(call Call) string {

@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -48,6 +49,7 @@ func (g *gate) close(q quota, now time.Time, cause *Error) {
 	if g.closed == nil {
 		g.closed = map[quota]closed{}
 	}
+	maps.DeleteFunc(g.closed, func(_ quota, c closed) bool { return !c.until.After(now) }) // temporary keys never come back
 	g.closed[q] = closed{now.Add(cause.Wait), cause}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -86,9 +87,9 @@ func decode(response *http.Response, body []byte, call Call, out any) (string, e
 	switch {
 	case parsed == nil && answer.Code != "":
 		return "", &Error{
-			Code:       cut(answer.Code, maxCode),
+			Code:       cut(hide(answer.Code, call), maxCode),
 			Message:    stableText(answer.Message, answer.RequestID, call),
-			RequestID:  answer.RequestID,
+			RequestID:  hide(answer.RequestID, call),
 			HTTPStatus: response.StatusCode,
 			Wait:       throttleWait(response.Header),
 		}
@@ -132,13 +133,8 @@ var (
 	stringToSignText = regexp.MustCompile(`(?is)\s*(the )?server (string ?to ?sign|canonical ?request).*`)
 )
 
-// stableText keeps of a message what is the same for the same failure, and shows nothing secret.
-func stableText(message, requestID string, call Call) string {
-	message = stringToSignText.ReplaceAllString(message, "")
-	if requestID != "" {
-		message = strings.ReplaceAll(message, requestID, "00000000-0000-0000-0000-000000000000")
-	}
-	message = requestIDText.ReplaceAllString(message, "")
+// hide takes out of a server's text what the call has that is secret, as it is and as a URL has it.
+func hide(text string, call Call) string {
 	key := call.Credentials
 	secrets := []string{key.AccessKeyID, key.AccessKeySecret, key.SecurityToken}
 	for _, values := range call.Secret {
@@ -146,10 +142,20 @@ func stableText(message, requestID string, call Call) string {
 	}
 	for _, secret := range secrets {
 		if secret != "" {
-			message = strings.ReplaceAll(message, secret, "[hidden]")
+			text = strings.NewReplacer(secret, "[hidden]", url.QueryEscape(secret), "[hidden]").Replace(text)
 		}
 	}
-	return cut(strings.TrimSpace(message), maxMessage)
+	return text
+}
+
+// stableText keeps of a message what is the same for the same failure, and shows nothing secret: that is looked for
+// first, while it is still whole.
+func stableText(message, requestID string, call Call) string {
+	message = stringToSignText.ReplaceAllString(hide(message, call), "")
+	if requestID != "" {
+		message = strings.ReplaceAll(message, requestID, "00000000-0000-0000-0000-000000000000")
+	}
+	return cut(strings.TrimSpace(requestIDText.ReplaceAllString(message, "")), maxMessage)
 }
 
 func cut(text string, most int) string {

@@ -14,9 +14,9 @@ const algorithm = "ACS3-HMAC-SHA256"
 
 // Credentials are an access key, with a token if it is a temporary one.
 type Credentials struct {
-	AccessKeyID     string
-	AccessKeySecret string
-	SecurityToken   string
+	AccessKeyID     string `json:"-"`
+	AccessKeySecret string `json:"-"`
+	SecurityToken   string `json:"-"`
 
 	// AccountID is the account that the key belongs to; empty if nobody asked.
 	AccountID string

@@ -1,0 +1,201 @@
+package credentials
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+	"github.com/imagegc/ecs-image-gc/internal/openapi"
+)
+
+func TestWhoKnowsTheIDOfAKeyAloneLearnsNothingByIt(t *testing.T) {
+	g := NewWithT(t)
+	w := newWorld(t, "env", map[string]string{keyAccessKeyID: "env-id", keyAccessKeySecret: "guessed"})
+	_, err := w.find("home", "")
+	g.Expect(err).NotTo(HaveOccurred())
+	got, err := w.find("tenant", "key")
+	g.Expect(openapi.ErrorCode(err)).To(Equal("SignatureDoesNotMatch"))
+	g.Expect(got.AccountID).To(BeEmpty())
+}
+
+func TestWhoKnowsTheIDOfAKeyAloneHasNobodyElseRefused(t *testing.T) {
+	g := NewWithT(t)
+	w := newWorld(t, "env", map[string]string{keyAccessKeyID: "env-id", keyAccessKeySecret: "guessed"})
+	g.Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.Latency = ecssim.Duration(200 * time.Millisecond) })).To(Succeed())
+	var all sync.WaitGroup
+	all.Go(func() { _, _ = w.find("tenant", "key") })
+	time.Sleep(50 * time.Millisecond) // the tenant asks first
+	all.Go(func() {
+		_, err := w.find("home", "")
+		g.Expect(err).NotTo(HaveOccurred())
+	})
+	all.Wait()
+}
+
+func TestAnAttemptThatEndsDoesNotEndThatOfAnother(t *testing.T) {
+	for _, source := range []string{"env", "rrsa"} {
+		g := NewWithT(t)
+		w := newWorld(t, source, nil)
+		g.Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.Latency = ecssim.Duration(200 * time.Millisecond) })).To(Succeed())
+		ctx, cancel := context.WithCancel(context.Background())
+		var all sync.WaitGroup
+		all.Go(func() {
+			_, err := w.For(ctx, region, "home", "")
+			g.Expect(err).To(MatchError(context.Canceled))
+		})
+		time.Sleep(50 * time.Millisecond)
+		all.Go(func() {
+			_, err := w.find("home", "")
+			g.Expect(err).NotTo(HaveOccurred())
+		})
+		time.Sleep(50 * time.Millisecond)
+		cancel()
+		all.Wait()
+	}
+}
+
+func TestARoleIsSharedByThoseAloneWhoAskForItAlike(t *testing.T) {
+	g := NewWithT(t)
+	w := newWorld(t, "env", map[string]string{keyRoleARN: tenantRole, keyExternalID: "agreed"})
+	_, err := w.find("home", "key")
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = w.assumed(role{arn: tenantRole, externalID: "guessed"}).credentials(context.Background(), region)
+	g.Expect(openapi.ErrorCode(err)).To(Equal("NoPermission"))
+	g.Expect(w.assumed(role{arn: tenantRole, externalID: "agreed"})).To(BeIdenticalTo(w.assumed(role{arn: tenantRole, externalID: "agreed"})))
+	for round := range 200 {
+		start, all, made := make(chan struct{}), sync.WaitGroup{}, sync.Map{}
+		for range 16 {
+			all.Go(func() {
+				<-start
+				made.Store(w.assumed(role{arn: fmt.Sprint(round)}), true)
+			})
+		}
+		close(start)
+		all.Wait()
+		count := 0
+		made.Range(func(any, any) bool { count++; return true })
+		g.Expect(count).To(Equal(1), "or a role is assumed by each of those who ask at once")
+	}
+}
+
+func TestNobodyWaitsForARenewalLongerThanHeMay(t *testing.T) {
+	g, hang := NewWithT(t), make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	r := &renewed{clock: clocktesting.NewFakePassiveClock(time.Now()), renew: func(context.Context, string) (temporary, error) {
+		<-hang
+		return temporary{}, nil
+	}}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { _, err := r.credentials(ctx, region); ended <- err }()
+	g.Eventually(ended).Should(Receive(MatchError(context.DeadlineExceeded)))
+}
+
+func TestAKeyEndsByTheWallClockAlsoWhenTheNodeSlept(t *testing.T) {
+	g, now := NewWithT(t), time.Now()
+	r := &renewed{clock: clocktesting.NewFakePassiveClock(now), renew: func(context.Context, string) (temporary, error) {
+		return temporary{ends: now.Round(0).Add(time.Hour)}, nil
+	}}
+	_, err := r.credentials(context.Background(), region)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(r.key.issued.String()).NotTo(ContainSubstring("m="), "or it is judged by a clock that stood still")
+}
+
+func TestANewKeyThatHasEndedIsNotUsed(t *testing.T) {
+	g := NewWithT(t)
+	w := newWorld(t, "rrsa", nil)
+	g.Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.Roles[0].SessionDuration = ecssim.Duration(time.Nanosecond) })).To(Succeed())
+	_, err := w.find("home", "")
+	g.Expect(err).To(MatchError(ContainSubstring("check the clock")))
+}
+
+func TestAnAnswerOfSTSThatIsNotWholeIsNoKey(t *testing.T) {
+	whole := map[string]string{"AccessKeyId": "i", "AccessKeySecret": "s", "SecurityToken": "t", "Expiration": "2999-01-01T00:00:00Z"}
+	for lacking := range whole {
+		g := NewWithT(t)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			answer := map[string]string{}
+			for key, value := range whole {
+				if key != lacking {
+					answer[key] = value
+				}
+			}
+			_ = json.NewEncoder(w).Encode(map[string]any{"RequestId": "R-1", "Credentials": answer})
+		}))
+		t.Cleanup(server.Close)
+		api := sts{openapi.New(openapi.Config{Endpoints: openapi.Endpoints{Override: server.URL}, Timeout: time.Second,
+			Connections: 1, Clock: clocktesting.NewFakePassiveClock(time.Now())})}
+		_, err := api.assumeRole(context.Background(), region, role{arn: "a"}, openapi.Credentials{})
+		g.Expect(openapi.ErrorCode(err)).To(Equal(openapi.CodeUnusableAnswer), lacking)
+		_, err = api.accountOf(context.Background(), region, openapi.Credentials{})
+		g.Expect(openapi.ErrorCode(err)).To(Equal(openapi.CodeUnusableAnswer), "no AccountId")
+	}
+}
+
+func TestNothingSecretIsInAURL(t *testing.T) {
+	g, urls := NewWithT(t), ""
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { urls += r.URL.String() }))
+	t.Cleanup(server.Close)
+	api := sts{openapi.New(openapi.Config{Endpoints: openapi.Endpoints{Override: server.URL}, Timeout: time.Second,
+		Connections: 1, Clock: clocktesting.NewFakePassiveClock(time.Now())})}
+	key := openapi.Credentials{AccessKeyID: "canary-id", AccessKeySecret: "canary-secret", SecurityToken: "canary-token"}
+	_, _ = api.assumeRole(context.Background(), region, role{arn: "a", externalID: "canary-external"}, key)
+	_, _ = api.assumeRoleWithOIDC(context.Background(), region, "a", "p", "canary-oidc")
+	_, _ = api.accountOf(context.Background(), region, key)
+	g.Expect(urls).To(And(ContainSubstring("RoleArn=a"), Not(ContainSubstring("canary"))))
+}
+
+func TestNothingThatAServerEchoesIsShown(t *testing.T) {
+	const secret = "canary/secret+11111111-2222-3333-4444-555555555555"
+	for name, answer := range map[string]func(r *http.Request) map[string]string{
+		"its code": func(r *http.Request) map[string]string {
+			return map[string]string{"Code": r.Header.Get("X-Acs-Security-Token")}
+		},
+		"its request ID": func(r *http.Request) map[string]string {
+			return map[string]string{"Code": "C", "RequestId": r.Header.Get("X-Acs-Security-Token")}
+		},
+		"its message": func(r *http.Request) map[string]string {
+			return map[string]string{"Code": "C", "Message": r.Header.Get("X-Acs-Security-Token")}
+		},
+		"the body": func(r *http.Request) map[string]string {
+			body, _ := io.ReadAll(r.Body)
+			return map[string]string{"Code": "C", "Message": string(body)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(http.StatusBadRequest)
+				_ = json.NewEncoder(w).Encode(answer(r))
+			}))
+			t.Cleanup(server.Close)
+			api := sts{openapi.New(openapi.Config{Endpoints: openapi.Endpoints{Override: server.URL}, Timeout: time.Second,
+				Connections: 1, Clock: clocktesting.NewFakePassiveClock(time.Now())})}
+			_, err := api.assumeRole(context.Background(), region, role{arn: "a", externalID: "canary/external"},
+				openapi.Credentials{AccessKeyID: "some-id", AccessKeySecret: "some-secret", SecurityToken: secret})
+			shown, _ := json.Marshal(err)
+			NewWithT(t).Expect(string(shown)).To(And(ContainSubstring("[hidden]"), Not(ContainSubstring("canary"))))
+		})
+	}
+}
+
+func TestTheMetadataServiceIsNotFollowedElsewhere(t *testing.T) {
+	g, asked := NewWithT(t), 0
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	t.Cleanup(elsewhere.Close)
+	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	t.Cleanup(server.Close)
+	_, err := fromInstance(server.URL, clocktesting.NewFakePassiveClock(time.Now()))(context.Background(), region)
+	g.Expect(openapi.ErrorCode(err)).To(Equal(openapi.CodeUnusableAnswer))
+	g.Expect(asked).To(BeZero())
+}
