@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -72,23 +73,31 @@ func (a access) mismatch(owner string) *outcome {
 // imageIDField is the field by which objects are looked up, in the cache by an index.
 const imageIDField = "spec.imageID"
 
-// yieldToOwner ends an attempt for an image that another object owns.
+// yieldToOwner ends an attempt for an image that another object owns, or owned when the status last said so: that said
+// too that deleting this object leaves the image.
 func (d *deletion) yieldToOwner(ctx context.Context) (*outcome, error) {
-	owner, err := d.owner(ctx, d.image, d.cloud.account)
-	if owner == nil || err != nil {
+	owner, err := owner(ctx, d.Live, d.image, d.cloud.account)
+	switch {
+	case err != nil:
 		return nil, err
+	case owner != nil:
+		return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belongs to CustomImage %s, which saw it "+
+			"first or is older.", client.ObjectKeyFromObject(owner))), nil
+	case readyReason(d.image) == v1alpha1.ReasonConflict:
+		return released(v1alpha1.EventRetained, "The image stays: it belonged to another CustomImage, and this one said that "+
+			"deleting it leaves the image."), nil
 	}
-	return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belongs to CustomImage %s, which saw it "+
-		"first or is older.", client.ObjectKeyFromObject(owner))), nil
+	return nil, nil
 }
 
 // owner returns the other object that owns the image of this one: the oldest of those that have seen it in that
 // account. One that never saw it owns nothing, or naming the ID of somebody else's image would be enough to own it.
-func (r *CustomImageReconciler) owner(
-	ctx context.Context, image *v1alpha1.CustomImage, account string,
+// A cache may not have it yet who saw the image, and has the watched namespaces alone.
+func owner(
+	ctx context.Context, reader client.Reader, image *v1alpha1.CustomImage, account string,
 ) (owner *v1alpha1.CustomImage, err error) {
 	others := &v1alpha1.CustomImageList{}
-	if err := r.Client.List(ctx, others, client.MatchingFields{imageIDField: image.Spec.ImageID}); err != nil {
+	if err := reader.List(ctx, others, client.MatchingFields{imageIDField: image.Spec.ImageID}); err != nil {
 		return nil, fmt.Errorf("list the objects for the same image: %w", err)
 	}
 	if image.Status.Image != nil {
@@ -96,24 +105,18 @@ func (r *CustomImageReconciler) owner(
 	}
 	for i := range others.Items {
 		other := &others.Items[i]
-		if other.UID == image.UID || other.Spec.RegionID != image.Spec.RegionID {
-			continue
-		}
-		// The cache may not have it yet that this one saw the image.
-		err := r.Live.Get(ctx, client.ObjectKeyFromObject(other), other)
-		if client.IgnoreNotFound(err) != nil {
-			return nil, fmt.Errorf("read the other object for the same image: %w", err)
-		}
-		if err == nil && precedes(other, image, account) && (owner == nil || isOlder(other, owner)) {
+		if other.UID != image.UID && precedes(other, image, account) && (owner == nil || isOlder(other, owner)) {
 			owner = other
 		}
 	}
 	return owner, nil
 }
 
-// precedes reports whether the image belongs to the other object rather than to this one.
+// precedes reports whether the image belongs to the other object rather than to this one. One that saw it in an account
+// that is not known may have seen it in this one.
 func precedes(other, image *v1alpha1.CustomImage, account string) bool {
-	return other.Status.Image != nil && other.Status.Image.OwnerID == account &&
+	saw := other.Status.Image
+	return other.Spec.RegionID == image.Spec.RegionID && saw != nil && (saw.OwnerID == account || saw.OwnerID == "") &&
 		(image.Status.Image == nil || isOlder(other, image))
 }
 
@@ -166,6 +169,10 @@ func cascade(ctx context.Context, reader client.Reader, image *v1alpha1.CustomIm
 	if client.IgnoreNotFound(err) != nil {
 		return ending{}, fmt.Errorf("read namespace %s: %w", image.Namespace, err)
 	}
+	if isAnotherSince(crd, image) || isAnotherSince(namespace, image) {
+		return ending{cause: "its namespace or CustomResourceDefinition was deleted and created anew since, which deletes no " +
+			"images."}, nil
+	}
 	var found ending
 	optedIn := namespace.Annotations[v1alpha1.AnnotationOnNamespaceDeletion] == string(v1alpha1.DeletionPolicyDelete)
 	if err != nil || !namespace.DeletionTimestamp.IsZero() {
@@ -179,6 +186,12 @@ func cascade(ctx context.Context, reader client.Reader, image *v1alpha1.CustomIm
 		found.cause = "CustomResourceDefinition " + crdName + " is being deleted, which deletes no images."
 	}
 	return found, nil
+}
+
+// isAnotherSince reports whether that is not what the object was created in, but something of the same name that came
+// later: the object was deleted with what was there before, and outlived it. A minute is for clocks that differ.
+func isAnotherSince(of *metav1.PartialObjectMetadata, image *v1alpha1.CustomImage) bool {
+	return of.CreationTimestamp.Sub(image.CreationTimestamp.Time) > time.Minute
 }
 
 // explain adds to an outcome what follows from the deletion of the namespace: who wants the object to go needs another

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -145,6 +146,25 @@ var _ = Describe("The account pin", func() {
 		Expect(w.events()).To(ConsistOf(HavePrefix("Warning NotFound ")), "not Deleted: it is still there")
 	})
 
+	It("does not announce an image as deleted that was not found before the key was refused", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.inTwoAccounts()
+		w.create(id)
+		w.sim.DeleteImage(id)
+		for _, secret := range []string{"own", "missing"} {
+			w.clock.Step(time.Minute)
+			w.change(id, withSecret(secret))
+			_, err := w.attempt(id)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		w.change(id, withSecret("own"))
+		w.events()
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.events()).To(ConsistOf(HavePrefix("Warning NotFound ")))
+	})
+
 	It("asks once for each key whose it is, however many objects there are", func() {
 		var images []ecssim.Image
 		for n := range 20 {
@@ -263,6 +283,48 @@ var _ = Describe("Two objects for one image", func() {
 		Expect(older.exists(id)).To(BeFalse())
 	})
 
+	It("leave the image when the younger is deleted as its message advises, although the owner went meanwhile", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		aSecondLater()
+		younger.create(id)
+		younger.expectStalled(id, "Conflict", "Delete this object: that leaves the image.")
+		_, err := older.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(older.gone(id)).To(BeTrue())
+		_, err = younger.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(younger.exists(id)).To(BeTrue())
+	})
+
+	It("let the older one own it also if its status names no account", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.create(id)
+		image := older.get(id)
+		image.Status.Image.OwnerID = ""
+		Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
+		_, err := younger.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(younger.exists(id)).To(BeTrue())
+	})
+
+	It("let the older one own it also if the cache does not have it, or it is in a namespace that is not watched", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+		younger.Client = interceptor.NewClient(younger.Client.(client.WithWatch), interceptor.Funcs{
+			List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error { return nil },
+		})
+		_, err := younger.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(younger.exists(id)).To(BeTrue())
+	})
+
 	It("are in no conflict if their images are in different regions", func() {
 		older, younger := two(ecssim.Image{ImageID: id})
 		older.create(id)
@@ -376,6 +438,40 @@ var _ = Describe("An object in a namespace that is being deleted", func() {
 		Entry("which asks for it, and the object is protected", "Delete", true, false),
 	)
 
+	It("leaves its image if it has outlived its namespace, which was created anew", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id)
+		w.Live = interceptor.NewClient(w.Live.(client.WithWatch), interceptor.Funcs{Get: func(
+			ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption,
+		) error {
+			err := c.Get(ctx, key, o, options...)
+			if key.Name == w.namespace {
+				o.SetCreationTimestamp(metav1.NewTime(time.Now().Add(2 * time.Minute)))
+			}
+			return err
+		}})
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.gone(id)).To(BeTrue())
+		Expect(w.exists(id)).To(BeTrue())
+	})
+
+	It("says once which way out there is, however often it cannot be told who uses the image", func() {
+		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
+		w.create(id)
+		endNamespace(w, "Delete")
+		_, err := w.delete(id)
+		Expect(err).NotTo(HaveOccurred())
+		w.expectStalled(id, "ImageUsingByInstance", "i-bp1a", v1alpha1.AnnotationOnNamespaceDeletion)
+		version := w.get(id).ResourceVersion
+		Expect(w.sim.AddFault(ecssim.Fault{Action: "DescribeInstances", Kind: ecssim.FaultGarbage, Times: -1})).To(Succeed())
+		for range 5 {
+			w.attemptWhenDue(id)
+		}
+		Expect(w.calls("DeleteImage", id)).To(Equal(6))
+		Expect(w.get(id).ResourceVersion).To(Equal(version))
+	})
+
 	It("leaves its image also if it waited for something else before", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)
@@ -389,6 +485,111 @@ var _ = Describe("An object in a namespace that is being deleted", func() {
 		Expect(w.exists(id)).To(BeTrue())
 		Expect(w.deletions()).To(Equal(1))
 	})
+})
+
+var _ = Describe("Second thoughts, while the key is being found", func() {
+	// meanwhile has something happen while the operator reads the Secret.
+	meanwhile := func(w *world, happens func()) {
+		w.Credentials.Secrets = interceptor.NewClient(w.Live.(client.WithWatch), interceptor.Funcs{Get: func(
+			ctx context.Context, c client.WithWatch, key client.ObjectKey, into client.Object, options ...client.GetOption,
+		) error {
+			happens()
+			return c.Get(ctx, key, into, options...)
+		}})
+	}
+
+	DescribeTable("are heeded", func(think func(w *world)) {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.inTwoAccounts()
+		w.create(id, withSecret("own"))
+		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		meanwhile(w, func() { think(w) })
+		_, err := w.attempt(id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.exists(id)).To(BeTrue())
+		Expect(w.deletions()).To(BeZero())
+	},
+		Entry("by the policy", func(w *world) {
+			w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		}),
+		Entry("by the protection", func(w *world) {
+			w.change(id, func(image *v1alpha1.CustomImage) {
+				image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
+			})
+		}),
+		Entry("by the release annotation", func(w *world) {
+			w.change(id, func(image *v1alpha1.CustomImage) {
+				image.Annotations = map[string]string{v1alpha1.AnnotationRelease: id}
+			})
+		}),
+		Entry("by the deletion of the namespace", func(w *world) {
+			Expect(admin.Delete(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}})).To(Succeed())
+		}),
+		Entry("by another key", func(w *world) { w.change(id, withSecret("other")) }),
+	)
+})
+
+// crashing fails the nth call to the API server and all that follow; with after, the nth takes effect first.
+func crashing(c client.WithWatch, n int, after bool) (failing client.WithWatch, calls *int) {
+	calls = new(int)
+	call := func(do func() error) error {
+		if *calls++; *calls < n {
+			return do()
+		}
+		if *calls == n && after {
+			_ = do()
+		}
+		return errors.New("crash")
+	}
+	return interceptor.NewClient(c, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			return call(func() error { return c.Get(ctx, key, o, opts...) })
+		},
+		List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
+			return call(func() error { return c.List(ctx, l, opts...) })
+		},
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+			return call(func() error { return c.Patch(ctx, o, p, opts...) })
+		},
+		SubResourcePatch: func(
+			ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption,
+		) error {
+			return call(func() error { return c.SubResource(sub).Patch(ctx, o, p, opts...) })
+		},
+	}), calls
+}
+
+var _ = Describe("A crash at any call to the API server", func() {
+	DescribeTable("leaves nothing undone, and the end is told as it was", func(seenBefore, after bool) {
+		for n := 1; ; n++ {
+			w := newWorld(ecssim.Image{ImageID: id})
+			if seenBefore {
+				w.create(id)
+			} else {
+				w.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+			}
+			w.events()
+			Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+			failing, calls := crashing(w.Live.(client.WithWatch), n, after)
+			w.Client, w.Live = failing, failing
+			_, _ = w.attempt(id)
+			if *calls < n {
+				Expect(n).To(BeNumerically(">", 7), "an attempt is as many calls")
+				return
+			}
+			w.restart()
+			_, err := w.attempt(id)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(w.gone(id)).To(BeTrue())
+			Expect(w.exists(id)).To(BeFalse())
+			Expect(w.events()).NotTo(ContainElement(HavePrefix("Warning ")), "call %d", n)
+		}
+	},
+		Entry("whose image was seen, before the call", true, false),
+		Entry("whose image was seen, after the call", true, true),
+		Entry("whose image was not seen yet, before the call", false, false),
+		Entry("whose image was not seen yet, after the call", false, true),
+	)
 })
 
 var _ = Describe("An operator without a permission in the cluster", func() {
@@ -412,6 +613,45 @@ var _ = Describe("An operator without a permission in the cluster", func() {
 		w.attemptWhenDue(id)
 		Expect(w.get(id).Finalizers).To(ContainElement(v1alpha1.Finalizer))
 		Expect(condition(w.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+	})
+
+	DescribeTable("says so whatever refuses it", func(refusal error, reason string) {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id)
+		denied(w, interceptor.Funcs{Patch: func(
+			context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
+			return refusal
+		}})
+		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		for range 2 {
+			_, _ = w.attempt(id)
+			w.failures.When(ctrl.Request{NamespacedName: w.key(id)})
+		}
+		Expect(condition(w.get(id), "Ready").Reason).To(Equal(reason))
+		Expect(condition(w.get(id), "Ready").Message).To(ContainSubstring(refusal.Error()))
+	},
+		Entry("a policy that gives no reason", apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("CustomImage").GroupKind(), id, nil),
+			"ClusterForbidden"),
+		Entry("a webhook", apierrors.NewBadRequest("admission webhook denied the request"), "ClusterForbidden"),
+		Entry("a webhook that does not answer", apierrors.NewInternalError(errors.New("failed calling webhook")), "Retrying"),
+	)
+
+	It("says nothing of it when the manager stops", func() {
+		w := newWorld(ecssim.Image{ImageID: id})
+		w.create(id)
+		w.failures.When(ctrl.Request{NamespacedName: w.key(id)})
+		w.change(id, func(image *v1alpha1.CustomImage) {
+			image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: "1"}
+		})
+		stopping, stop := context.WithCancel(context.Background())
+		denied(w, interceptor.Funcs{Get: func(
+			_ context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+			defer stop()
+			return c.Get(context.Background(), key, o, options...)
+		}})
+		_, err := w.Reconcile(stopping, ctrl.Request{NamespacedName: w.key(id)})
+		Expect(err).To(MatchError(context.Canceled))
+		Expect(condition(w.get(id), "Ready").Reason).To(Equal("Available"))
 	})
 
 	It("says so in an object that it cannot take its finalizer off, and goes on when it can", func() {

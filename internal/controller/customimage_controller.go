@@ -89,9 +89,6 @@ func (r *CustomImageReconciler) Reconcile(ctx context.Context, request ctrl.Requ
 	}
 	var result ctrl.Result
 	outcome, err := attempt(ctx, image)
-	if err != nil {
-		outcome, err = r.failed(image, err)
-	}
 	if err == nil {
 		// What became known is recorded also when the manager stops.
 		result, err = r.conclude(context.WithoutCancel(ctx), image, outcome)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -43,6 +44,7 @@ func (r *CustomImageReconciler) delete(ctx context.Context, image *v1alpha1.Cust
 		d.identify,
 		d.lookFirst,
 		d.yieldToOwner,
+		d.judgeAgain,
 		d.deleteImage,
 		d.confirm,
 	} {
@@ -152,6 +154,19 @@ func (d *deletion) lookFirst(ctx context.Context) (*outcome, error) {
 	})
 }
 
+// judgeAgain reads and judges all once more, right before the deletion: finding the key and the image can take minutes,
+// in which somebody may have thought better of it.
+func (d *deletion) judgeAgain(ctx context.Context) (*outcome, error) {
+	judged := d.image.ResourceVersion
+	if end, err := d.readAgain(ctx); end != nil || err != nil {
+		return end, err
+	}
+	if d.image.ResourceVersion != judged {
+		return &outcome{wait: time.Second}, nil // its key may be another one now
+	}
+	return d.hold(ctx)
+}
+
 // deleteImage asks ECS to delete the image. From here on the attempt is finished also when the manager stops: what
 // it did is known then, and recorded.
 func (d *deletion) deleteImage(ctx context.Context) (*outcome, error) {
@@ -217,11 +232,16 @@ func released(reason, message string) *outcome {
 	return &outcome{release: true, reason: reason, message: message}
 }
 
-// seen reports whether ECS showed the image when it was last asked about it, in an account that is known: an image
+// seen reports whether ECS showed the image when it was last found or not found, in an account that is known: an image
 // that is not found in another one is not gone.
 func seen(image *v1alpha1.CustomImage) bool {
-	return image.Status.Image != nil && image.Status.Image.OwnerID != "" &&
-		!meta.IsStatusConditionTrue(image.Status.Conditions, v1alpha1.ConditionNotFound)
+	status := image.Status
+	if status.Image == nil || status.Image.OwnerID == "" {
+		return false
+	}
+	// It is cleared too by what says nothing about the image, such as a key that is missing.
+	lost := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionNotFound)
+	return lost == nil || lost.Status == metav1.ConditionFalse && !status.LastSyncTime.Before(&lost.LastTransitionTime)
 }
 
 func isGone(err error) bool {

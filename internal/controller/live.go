@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -14,29 +15,31 @@ import (
 // observe makes sure of the finalizer, then asks ECS what it shows of the image. Nothing it does can change the
 // image.
 func (r *CustomImageReconciler) observe(ctx context.Context, image *v1alpha1.CustomImage) (outcome, error) {
-	if err := r.ensureFinalizer(ctx, image); err != nil {
-		return outcome{}, err
-	}
-	owner, err := r.owner(ctx, image, "")
+	o, err := r.look(ctx, image)
 	if err != nil {
-		return outcome{}, err
+		return r.failed(image, err)
 	}
-	settled := (owner != nil) == (readyReason(image) == v1alpha1.ReasonConflict)
-	if wait := r.untilDue(image); wait > 0 && settled {
-		return outcome{wait: wait}, nil
+	return *o, nil
+}
+
+func (r *CustomImageReconciler) look(ctx context.Context, image *v1alpha1.CustomImage) (*outcome, error) {
+	if err := r.ensureFinalizer(ctx, image); err != nil {
+		return nil, err
+	}
+	wait, err := r.untilLookedAt(ctx, image)
+	if wait > 0 || err != nil {
+		return &outcome{wait: wait}, err
 	}
 	cloud, end, err := r.access(ctx, image)
-	var found *ecs.Image
-	if end == nil && err == nil {
-		found, end, err = cloud.find(ctx, image)
+	if end != nil || err != nil {
+		return end, err
 	}
-	switch {
-	case err != nil:
-		return outcome{}, err
-	case end != nil:
-		return *end, nil
-	case found == nil:
-		return outcome{}, &ecs.Error{
+	found, end, err := cloud.find(ctx, image)
+	if end != nil || err != nil {
+		return end, err
+	}
+	if found == nil {
+		return nil, &ecs.Error{
 			Code: ecs.CodeImageNotFound,
 			Message: fmt.Sprintf("DescribeImages shows no such image in %s in account %s.",
 				image.Spec.RegionID, cloud.account),
@@ -45,18 +48,32 @@ func (r *CustomImageReconciler) observe(ctx context.Context, image *v1alpha1.Cus
 	return r.observed(ctx, image, found)
 }
 
+// untilLookedAt returns how long to wait before ECS is asked about a live object. One whose image has got or lost an
+// owner since it spoke of that is looked at now.
+func (r *CustomImageReconciler) untilLookedAt(ctx context.Context, image *v1alpha1.CustomImage) (time.Duration, error) {
+	wait, reason := r.untilDue(image), readyReason(image)
+	if wait <= 0 || reason != v1alpha1.ReasonAvailable && reason != v1alpha1.ReasonConflict {
+		return wait, nil
+	}
+	owner, err := owner(ctx, r.Client, image, "")
+	if (owner != nil) != (reason == v1alpha1.ReasonConflict) {
+		wait = 0
+	}
+	return wait, err
+}
+
 // observed says what deleting the object would do to the image that was found.
 func (r *CustomImageReconciler) observed(
 	ctx context.Context, image *v1alpha1.CustomImage, found *ecs.Image,
-) (outcome, error) {
+) (*outcome, error) {
 	judged := image.DeepCopy()
 	judged.Status.Image = imageStatus(found)
-	owner, err := r.owner(ctx, judged, found.OwnerID)
+	owner, err := owner(ctx, r.Client, judged, found.OwnerID)
 	if err != nil {
-		return outcome{}, err
+		return nil, err
 	}
 	if owner != nil {
-		return outcome{
+		return &outcome{
 			kind:   v1alpha1.ConditionStalled,
 			reason: v1alpha1.ReasonConflict,
 			message: fmt.Sprintf("The image belongs to CustomImage %s, which is older. Delete this object: that leaves "+
@@ -68,7 +85,7 @@ func (r *CustomImageReconciler) observed(
 	if image.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain {
 		effect = "Deleting this object leaves it."
 	}
-	return outcome{
+	return &outcome{
 		reason: v1alpha1.ReasonAvailable,
 		message: fmt.Sprintf("ECS shows the image in %s with status %s. %s",
 			image.Spec.RegionID, clip(found.Status, 64), effect),

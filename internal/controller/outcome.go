@@ -2,8 +2,10 @@ package controller
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -31,16 +33,15 @@ type outcome struct {
 	class    ecs.Class     // of err
 	err      *ecs.Error    // the error behind it, if there is one
 	about    client.Object // what its event is about; nil for the object
+	keep     bool          // nothing new is known: what the status says for the same reason stays as it is
 	release  bool          // the object may go: reason and message are those of the event that says so
 }
 
-// failed has the table decide what an error means. An error that is neither from ECS nor a refusal of the API server
-// is none that a status could explain, and is returned.
+// failed has the table decide what an error means. An error that is neither from ECS nor an answer of the API server
+// is none that a status could explain, and is returned; so is one that means that the manager stops.
 func (r *CustomImageReconciler) failed(image *v1alpha1.CustomImage, err error) (outcome, error) {
-	var failure *ecs.Error
-	if apierrors.IsForbidden(err) {
-		failure = &ecs.Error{Code: v1alpha1.ReasonClusterForbidden, Message: clip(err.Error(), 1024) + "."}
-	} else if !errors.As(err, &failure) {
+	failure := clusterError(err)
+	if errors.Is(err, context.Canceled) || failure == nil && !errors.As(err, &failure) {
 		return outcome{}, err
 	}
 	meaning := ecs.Lookup(failure.Code)
@@ -64,6 +65,20 @@ func (r *CustomImageReconciler) failed(image *v1alpha1.CustomImage, err error) (
 		o.page = reasonOf(meaning.Code)
 	}
 	return o, nil
+}
+
+// clusterError is what the API server answered, if that can last: a refusal by a role, a policy or a webhook, or a
+// failure of its own. That the object changed or went meanwhile cannot.
+func clusterError(err error) *ecs.Error {
+	answer := apierrors.APIStatus(nil)
+	if !errors.As(err, &answer) || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	code := v1alpha1.ReasonClusterForbidden
+	if status := answer.Status().Code; status >= http.StatusInternalServerError || status == http.StatusTooManyRequests {
+		code = ecs.CodeClusterError
+	}
+	return &ecs.Error{Code: code, Message: clip(err.Error(), 1024) + "."}
 }
 
 // advice fills in what the table cannot know.
@@ -104,7 +119,7 @@ func (o outcome) apply(image *v1alpha1.CustomImage, now metav1.Time) {
 
 // applyObstacle makes the one obstacle True that ECS reported, if it did, and clears all others.
 func (o outcome) applyObstacle(image *v1alpha1.CustomImage, now metav1.Time) {
-	cleared := outcome{reason: v1alpha1.ReasonCleared, message: "ECS reports this no longer."}
+	cleared := outcome{reason: v1alpha1.ReasonCleared, message: "It is not what was in the way last."}
 	for _, obstacle := range v1alpha1.Obstacles {
 		if obstacle == o.obstacle {
 			o.set(image, now, obstacle, true)

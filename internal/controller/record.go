@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -24,10 +23,14 @@ func (r *CustomImageReconciler) conclude(
 ) (ctrl.Result, error) {
 	if o.release {
 		err := r.release(ctx, image, o)
-		if !apierrors.IsForbidden(err) {
+		if err == nil {
+			return ctrl.Result{}, nil
+		}
+		about := o.about
+		if o, err = r.failed(image, err); err != nil {
 			return ctrl.Result{}, err
 		}
-		o, _ = r.failed(image, err) // what the API server refuses is said like what ECS refuses
+		o.about = about
 	}
 	switch {
 	case o.class == ecs.Throttled:
@@ -80,6 +83,9 @@ func (r *CustomImageReconciler) concludeTransient(
 
 // record writes an outcome to the status, and announces it, if it says anything new.
 func (r *CustomImageReconciler) record(ctx context.Context, image *v1alpha1.CustomImage, o outcome) error {
+	if o.keep && readyReason(image) == o.reason {
+		return nil
+	}
 	before := image.DeepCopy()
 	o.message += o.pointer()
 	o.apply(image, metav1.NewTime(r.Clock.Now()))

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/api/meta"
-
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 )
@@ -32,13 +30,13 @@ func (d *deletion) nameUsers(ctx context.Context, o *outcome) {
 	}
 	ids, more, err := ask(ctx, d.image.Spec.RegionID, d.image.Spec.ImageID)
 	failure := (*ecs.Error)(nil)
-	switch known := meta.FindStatusCondition(d.image.Status.Conditions, o.obstacle); {
+	switch {
 	case err == nil:
 		o.message += nameFew(users, ids, most, more)
 	case errors.As(err, &failure) && ecs.Lookup(failure.Code).Class == ecs.Denied:
 		o.message += fmt.Sprintf(" Which %s these are is not known: that takes the permission %s.", users, failure.Action)
-	case known != nil && known.Reason == o.reason:
-		o.message = strings.TrimSuffix(known.Message, o.pointer()) // better what was known before than another message for each hiccup
+	default:
+		o.keep = true // better what was known before than another message for each hiccup
 	}
 }
 

@@ -79,9 +79,10 @@ func newSource(secrets client.Reader, api *openapi.Client, c clock.PassiveClock)
 	environment := map[string]string{
 		"ALIBABA_CLOUD_ACCESS_KEY_ID": "test-id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "test-secret",
 	}
+	ambient, _ := credentials.Ambient("env", func(name string) string { return environment[name] }, api, c)
 	return credentials.New(credentials.Config{
 		Secrets:           secrets,
-		Ambient:           credentials.FromEnvironment(func(name string) string { return environment[name] }),
+		Ambient:           ambient,
 		AmbientNamespaces: []string{"*"},
 		API:               api,
 		Clock:             c,
@@ -167,9 +168,14 @@ func (w *world) attemptFrom(cached *v1alpha1.CustomImage) {
 	current := w.Client
 	defer func() { w.Client = current }()
 	w.Client = interceptor.NewClient(current.(client.WithWatch), interceptor.Funcs{
-		Get: func(_ context.Context, _ client.WithWatch, _ client.ObjectKey, into client.Object, _ ...client.GetOption) error {
-			cached.DeepCopyInto(into.(*v1alpha1.CustomImage))
-			return nil
+		Get: func(
+			ctx context.Context, c client.WithWatch, key client.ObjectKey, into client.Object, options ...client.GetOption,
+		) error {
+			if image, ok := into.(*v1alpha1.CustomImage); ok {
+				cached.DeepCopyInto(image)
+				return nil
+			}
+			return c.Get(ctx, key, into, options...)
 		},
 	})
 	_, err := w.Reconcile(context.Background(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(cached)})

@@ -93,6 +93,8 @@ var Meanings = []Meaning{
 		"Set the clock of the operator's node: it is off by more than 15 minutes."},
 	{"InvalidSecurityToken.*", "400, 403", Denied, v1alpha1.ConditionDenied,
 		"The temporary access key from {origin} has ended, or its token is not the one that came with it: replace it."},
+	{"MissingSecurityToken", "400", Denied, v1alpha1.ConditionDenied,
+		"The access key from {origin} is a temporary one: add its security-token."},
 	{"Forbidden.*", "403", Denied, v1alpha1.ConditionDenied, adviceGrant},
 	{"NoPermission", "403", Denied, v1alpha1.ConditionDenied, adviceTrust},
 	{"NoPermisson", "403", Denied, v1alpha1.ConditionDenied, adviceTrust}, // sic
@@ -119,6 +121,7 @@ var Meanings = []Meaning{
 	{"InternalError", "500", Transient, "", adviceRetried},
 	{"OperationConflict", "409", Transient, "", adviceRetried},
 	{"SignatureNonceUsed", "400", Transient, "", adviceRetried},
+	{CodeClusterError, "", Transient, "", "It is tried again; it is the cluster's API server that fails, and not ECS."},
 	{openapi.CodeNoAnswer, "", Transient, "",
 		"It is tried again; if that goes on, check spec.regionID and the network between the operator and ECS."},
 	{openapi.CodeUnusableAnswer, "", Transient, "",
@@ -127,6 +130,9 @@ var Meanings = []Meaning{
 
 // CodeImageNotFound is the code that ECS answers with if there is no such image in the account and region.
 const CodeImageNotFound = "InvalidImageId.NotFound"
+
+// CodeClusterError stands for an answer of the cluster's API server that tells of a failure of its own.
+const CodeClusterError = "ClusterError"
 
 const (
 	adviceGrant   = "Grant {action} to the RAM user or role behind {origin}."
