@@ -18,11 +18,8 @@ const pause = 10 * time.Second
 // temporary is an access key that ends.
 type temporary struct {
 	openapi.Credentials
-	issued, ends time.Time
+	ends time.Time
 }
-
-// due is when a new key should be fetched: well before the end of this one, to have time for failures.
-func (t temporary) due() time.Time { return t.issued.Add(t.ends.Sub(t.issued) * 2 / 3) }
 
 // renewed is an identity with temporary keys. One renewal runs at a time, and all who need its result share it. As
 // long as the last key is valid, nobody waits for a new one, and nobody minds that there is none yet.
@@ -33,14 +30,14 @@ type renewed struct {
 	running singleflight.Group
 	mu      sync.Mutex
 	key     temporary
-	failed  error // of the last renewal
-	next    time.Time
+	failed  error     // of the last renewal
+	next    time.Time // when a renewal is due
 }
 
 func (r *renewed) credentials(ctx context.Context, regionID string) (openapi.Credentials, error) {
 	now := r.clock.Now()
-	key, paused, failed := r.state(now)
-	if !paused && !now.Before(key.due()) {
+	key, due, failed := r.state(now)
+	if due {
 		renewal := r.running.DoChan("", func() (any, error) {
 			r.renewNow(context.WithoutCancel(ctx), regionID)
 			return nil, nil
@@ -60,28 +57,31 @@ func (r *renewed) credentials(ctx context.Context, regionID string) (openapi.Cre
 	return openapi.Credentials{}, failed
 }
 
-func (r *renewed) state(now time.Time) (key temporary, paused bool, failed error) {
+func (r *renewed) state(now time.Time) (key temporary, due bool, failed error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.key, r.failed != nil && now.Before(r.next), r.failed
+	return r.key, !now.Before(r.next), r.failed
 }
 
 func (r *renewed) renewNow(ctx context.Context, regionID string) {
-	if key, _, _ := r.state(r.clock.Now()); r.clock.Now().Before(key.due()) {
+	if _, due, _ := r.state(r.clock.Now()); !due {
 		return // somebody was faster
 	}
 	key, err := r.renew(ctx, regionID)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.clock.Now()
+	// A node that was suspended has its wall clock alone move on, and that is what the end of a key is told by.
+	now := r.clock.Now().Round(0)
 	if err == nil && !now.Before(key.ends) {
 		err = refuse(openapi.CodeUnusableAnswer, "The new access key has ended already: check the clock of the node.")
 	}
-	// A node that was suspended has its wall clock alone move on, and that is what the end of a key is told by.
-	r.failed, r.next, key.issued = err, now.Add(pause), now.Round(0)
+	r.failed = err
 	if err == nil {
-		r.key = key
-	} else if now.Before(r.key.ends) {
+		r.key, r.next = key, now.Add(key.ends.Sub(now)*2/3) // well before its end, to have time for failures
+		return
+	}
+	r.next = now.Add(pause)
+	if now.Before(r.key.ends) {
 		log.FromContext(ctx).Error(err, "Could not renew an access key that is still valid", "validUntil", r.key.ends)
 	}
 }
