@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,19 +21,17 @@ import (
 
 // outcome is what an attempt came to, as the status says it. An outcome without a reason says nothing.
 type outcome struct {
-	wait     time.Duration // of an outcome without a reason: how long until the next attempt; 0 if there is none
-	kind     string        // ConditionReconciling or ConditionStalled; "" if the object is Ready
-	obstacle string        // the obstacle's condition that is True; "" if ECS reports none
-	unknown  bool          // ECS did not say: obstacles and the error behind them stay as they were
-	reason   string        // of Ready, of kind and of obstacle
-	message  string        // likewise
-	page     string        // of docs/reasons; "" if it is called like the reason
-	found    *ecs.Image    // the image, if ECS showed it
-	class    ecs.Class     // of err
-	err      *ecs.Error    // the error behind it, if there is one
-	about    client.Object // what its event is about; nil for the object
-	keep     bool          // nothing new is known: what the status says for the same reason stays as it is
-	release  bool          // the object may go: reason and message are those of the event that says so
+	wait    time.Duration // of an outcome without a reason: how long until the next attempt; 0 if there is none
+	kind    string        // ConditionReconciling or ConditionStalled; "" if the object is Ready
+	unknown bool          // ECS did not say: obstacles and the error behind them stay as they were
+	reason  string        // of Ready, of kind and of the obstacle
+	message string        // likewise
+	found   *ecs.Image    // the image, if ECS showed it
+	err     *ecs.Error    // the error behind it, if there is one
+	meaning ecs.Meaning   // of err: its class, and the obstacle that is True then
+	about   client.Object // what its event is about; nil for the object
+	keep    bool          // nothing new is known: what the status says for the same reason stays as it is
+	release bool          // the object may go: reason and message are those of the event that says so
 }
 
 // failed has the table decide what an error means. An error that is neither from ECS nor an answer of the API server
@@ -46,12 +43,11 @@ func (r *CustomImageReconciler) failed(image *v1alpha1.CustomImage, err error) (
 	}
 	meaning := ecs.Lookup(failure.Code)
 	o := outcome{
-		kind:     v1alpha1.ConditionStalled,
-		obstacle: meaning.Condition,
-		reason:   reasonOf(failure.Code),
-		message:  fmt.Sprintf("%s: %s %s", failure.Code, failure.Message, r.advice(meaning, image, failure)),
-		class:    meaning.Class,
-		err:      failure,
+		kind:    v1alpha1.ConditionStalled,
+		reason:  reasonOf(failure.Code),
+		message: fmt.Sprintf("%s: %s %s", failure.Code, failure.Message, r.advice(meaning, image, failure)),
+		err:     failure,
+		meaning: meaning,
 	}
 	switch meaning.Class {
 	case ecs.Waiting:
@@ -60,9 +56,6 @@ func (r *CustomImageReconciler) failed(image *v1alpha1.CustomImage, err error) (
 		o.kind, o.reason, o.unknown = v1alpha1.ConditionReconciling, v1alpha1.ReasonThrottled, true
 	case ecs.Transient:
 		o.kind, o.reason, o.unknown = v1alpha1.ConditionReconciling, v1alpha1.ReasonRetrying, true
-	}
-	if !o.unknown {
-		o.page = reasonOf(meaning.Code)
 	}
 	return o, nil
 }
@@ -121,7 +114,7 @@ func (o outcome) apply(image *v1alpha1.CustomImage, now metav1.Time) {
 func (o outcome) applyObstacle(image *v1alpha1.CustomImage, now metav1.Time) {
 	cleared := outcome{reason: v1alpha1.ReasonCleared, message: "It is not what was in the way last."}
 	for _, obstacle := range v1alpha1.Obstacles {
-		if obstacle == o.obstacle {
+		if obstacle == o.meaning.Condition {
 			o.set(image, now, obstacle, true)
 		} else if meta.IsStatusConditionTrue(image.Status.Conditions, obstacle) {
 			cleared.set(image, now, obstacle, false)
@@ -156,12 +149,17 @@ func (o outcome) eventType() string {
 	return corev1.EventTypeNormal
 }
 
-// pointer says where there is more to read, if there is anything to understand or to do.
+// pointer says where there is more to read, if there is anything to understand or to do. Codes that mean the same
+// share a page.
 func (o outcome) pointer() string {
 	if o.kind == "" || o.reason == v1alpha1.ReasonPending {
 		return ""
 	}
-	return " See docs/reasons/" + cmp.Or(o.page, o.reason) + ".md."
+	page := o.reason
+	if o.err != nil && !o.unknown {
+		page = reasonOf(o.meaning.Code)
+	}
+	return " See docs/reasons/" + page + ".md."
 }
 
 func readyReason(image *v1alpha1.CustomImage) string {

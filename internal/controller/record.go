@@ -33,9 +33,9 @@ func (r *CustomImageReconciler) conclude(
 		o.about = about
 	}
 	switch {
-	case o.class == ecs.Throttled:
+	case o.meaning.Class == ecs.Throttled:
 		return r.concludeThrottled(ctx, image, o)
-	case o.class == ecs.Transient:
+	case o.meaning.Class == ecs.Transient:
 		return ctrl.Result{}, r.concludeTransient(ctx, image, o)
 	case o.reason != "":
 		if err := r.record(ctx, image, o); err != nil {

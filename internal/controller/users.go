@@ -21,7 +21,7 @@ const (
 // it. Without the permission the message says what it lacks; nothing else depends on it.
 func (d *deletion) nameUsers(ctx context.Context, o *outcome) {
 	ask, users, most := d.cloud.InstancesOf, "instances", mostInstances
-	switch o.obstacle {
+	switch o.meaning.Condition {
 	case v1alpha1.ConditionInUse:
 	case v1alpha1.ConditionShared:
 		ask, users, most = d.cloud.AccountsOf, "accounts", mostAccounts
