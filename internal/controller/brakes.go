@@ -158,34 +158,44 @@ type ending struct {
 	namespace *metav1.PartialObjectMetadata
 }
 
-// cascade looks for what the object is deleted together with. What is gone already counts as being deleted.
+// cascade looks for what the object is deleted together with.
 func cascade(ctx context.Context, reader client.Reader, image *v1alpha1.CustomImage) (ending, error) {
 	crd, namespace := crdMetadata(), namespaceMetadata()
-	errCRD := reader.Get(ctx, client.ObjectKey{Name: crdName}, crd)
-	if client.IgnoreNotFound(errCRD) != nil {
-		return ending{}, fmt.Errorf("read CustomResourceDefinition %s: %w", crdName, errCRD)
+	crdEnds, err := isEnding(ctx, reader, crdName, crd)
+	if err != nil {
+		return ending{}, err
 	}
-	err := reader.Get(ctx, client.ObjectKey{Name: image.Namespace}, namespace)
-	if client.IgnoreNotFound(err) != nil {
-		return ending{}, fmt.Errorf("read namespace %s: %w", image.Namespace, err)
-	}
-	if isAnotherSince(crd, image) || isAnotherSince(namespace, image) {
-		return ending{cause: "its namespace or CustomResourceDefinition was deleted and created anew since, which deletes no " +
-			"images."}, nil
+	namespaceEnds, err := isEnding(ctx, reader, image.Namespace, namespace)
+	if err != nil {
+		return ending{}, err
 	}
 	var found ending
-	optedIn := namespace.Annotations[v1alpha1.AnnotationOnNamespaceDeletion] == string(v1alpha1.DeletionPolicyDelete)
-	if err != nil || !namespace.DeletionTimestamp.IsZero() {
-		namespace.Name = image.Namespace
+	if namespaceEnds {
 		found.namespace = namespace
-		if !optedIn || isProtected(image) {
-			found.cause = "namespace " + image.Namespace + " is being deleted, which deletes no images unless it asks for that."
-		}
 	}
-	if errCRD != nil || !crd.DeletionTimestamp.IsZero() {
+	optedIn := namespace.Annotations[v1alpha1.AnnotationOnNamespaceDeletion] == string(v1alpha1.DeletionPolicyDelete)
+	switch {
+	case isAnotherSince(crd, image) || isAnotherSince(namespace, image):
+		found.cause = "its namespace or CustomResourceDefinition was deleted and created anew since, which deletes no images."
+	case crdEnds:
 		found.cause = "CustomResourceDefinition " + crdName + " is being deleted, which deletes no images."
+	case namespaceEnds && (!optedIn || isProtected(image)):
+		found.cause = "namespace " + image.Namespace + " is being deleted, which deletes no images unless it asks for that."
 	}
 	return found, nil
+}
+
+// isEnding reads the metadata of what the object needs, and reports whether it is being deleted. What is gone already
+// counts too.
+func isEnding(
+	ctx context.Context, reader client.Reader, name string, of *metav1.PartialObjectMetadata,
+) (bool, error) {
+	err := reader.Get(ctx, client.ObjectKey{Name: name}, of)
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("read %s %s: %w", of.Kind, name, err)
+	}
+	of.Name = name // also of what is gone
+	return err != nil || !of.DeletionTimestamp.IsZero(), nil
 }
 
 // isAnotherSince reports whether that is not what the object was created in, but something of the same name that came
