@@ -76,7 +76,7 @@ const imageIDField = "spec.imageID"
 // yieldToOwner ends an attempt for an image that another object owns, or owned when the status last said so: that said
 // too that deleting this object leaves the image.
 func (d *deletion) yieldToOwner(ctx context.Context) (*outcome, error) {
-	owner, err := owner(ctx, d.Live, d.image, d.cloud.account)
+	owner, err := ownerOf(ctx, d.Live, d.image, d.cloud.account)
 	switch {
 	case err != nil:
 		return nil, err
@@ -90,10 +90,11 @@ func (d *deletion) yieldToOwner(ctx context.Context) (*outcome, error) {
 	return nil, nil
 }
 
-// owner returns the other object that owns the image of this one: the oldest of those that have seen it in that
-// account. One that never saw it owns nothing, or naming the ID of somebody else's image would be enough to own it.
-// A cache may not have it yet who saw the image, and has the watched namespaces alone.
-func owner(
+// ownerOf returns the other object that owns the image of this one: the oldest of those that have seen it in the same
+// account, which is the given one if this one never saw it. One that never saw it owns nothing, or naming the ID of
+// somebody else's image would be enough to own it. A cache may not have it yet who saw the image, and has the watched
+// namespaces alone.
+func ownerOf(
 	ctx context.Context, reader client.Reader, image *v1alpha1.CustomImage, account string,
 ) (owner *v1alpha1.CustomImage, err error) {
 	others := &v1alpha1.CustomImageList{}

@@ -39,7 +39,7 @@ func (r *CustomImageReconciler) delete(ctx context.Context, image *v1alpha1.Cust
 	for _, step := range []func(context.Context) (*outcome, error){
 		d.waitUntilDue,
 		d.readAgain,
-		d.hold,
+		d.judge,
 		d.yieldToOwner,
 		d.identify,
 		d.lookFirst,
@@ -87,8 +87,9 @@ func (d *deletion) readAgain(ctx context.Context) (*outcome, error) {
 	return nil, nil
 }
 
-// hold ends an attempt that the object itself, its namespace or the CRD ends before ECS is asked.
-func (d *deletion) hold(ctx context.Context) (end *outcome, err error) {
+// judge ends an attempt if the object itself, its namespace or the CRD says that the object goes without its image, or
+// that it is to stay.
+func (d *deletion) judge(ctx context.Context) (end *outcome, err error) {
 	if d.ending, err = cascade(ctx, d.Live, d.image); err != nil {
 		return nil, err
 	}
@@ -164,7 +165,7 @@ func (d *deletion) judgeAgain(ctx context.Context) (*outcome, error) {
 	if d.image.ResourceVersion != judged {
 		return &outcome{wait: time.Second}, nil // its key may be another one now
 	}
-	return d.hold(ctx)
+	return d.judge(ctx)
 }
 
 // deleteImage asks ECS to delete the image. From here on the attempt is finished also when the manager stops: what

@@ -55,7 +55,7 @@ func (r *CustomImageReconciler) untilLookedAt(ctx context.Context, image *v1alph
 	if wait <= 0 || reason != v1alpha1.ReasonAvailable && reason != v1alpha1.ReasonConflict {
 		return wait, nil
 	}
-	owner, err := owner(ctx, r.Client, image, "")
+	owner, err := ownerOf(ctx, r.Client, image, "")
 	if (owner != nil) != (reason == v1alpha1.ReasonConflict) {
 		wait = 0
 	}
@@ -68,7 +68,7 @@ func (r *CustomImageReconciler) observed(
 ) (*outcome, error) {
 	judged := image.DeepCopy()
 	judged.Status.Image = imageStatus(found)
-	owner, err := owner(ctx, r.Client, judged, found.OwnerID)
+	owner, err := ownerOf(ctx, r.Client, judged, found.OwnerID)
 	if err != nil {
 		return nil, err
 	}
