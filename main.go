@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -38,7 +39,7 @@ type settings struct {
 	images  controller.CustomImageReconciler
 
 	network, stsEndpoint, credentials string
-	watched, ambient                  string   // namespaces, as the flags have them
+	watchedNamespaces                 []string // none for all
 	ambientNamespaces                 []string // whose objects may use the operator's own identity
 }
 
@@ -129,8 +130,8 @@ func (s *settings) bindCloudFlags() {
 	flag.StringVar(&s.network, "network", "public", "Which of Alibaba Cloud's endpoints to call: public or vpc.")
 	flag.StringVar(&s.credentials, "credentials", "auto", "The operator's own identity, used for objects that name no "+
 		"Secret: auto (rrsa if its variables are set, else env), rrsa, env, ecs-role or none.")
-	flag.StringVar(&s.ambient, "ambient-namespaces", "", "Which namespaces' objects may use that identity, separated by "+
-		"commas; * for all. Default: the operator's own namespace; outside a cluster: all.")
+	flag.Func("ambient-namespaces", "Which namespaces' objects may use that identity, separated by "+
+		"commas; * for all. Default: the operator's own namespace; outside a cluster: all.", names(&s.ambientNamespaces))
 	flag.DurationVar(&s.api.Timeout, "request-timeout", 45*time.Second, "How long one call of ECS or STS may take.")
 }
 
@@ -143,7 +144,7 @@ func (s *settings) bindManagerFlags() {
 	flag.DurationVar(&s.images.Resync, "resync-interval", 6*time.Hour, "How often ECS is asked about a live image.")
 	flag.IntVar(&s.images.MaxConcurrentReconciles, "max-concurrent-reconciles", 64,
 		"How many objects are worked on at once.")
-	flag.StringVar(&s.watched, "namespaces", "", "Which namespaces to watch, separated by commas. Default: all.")
+	flag.Func("namespaces", "Which namespaces to watch, separated by commas. Default: all.", names(&s.watchedNamespaces))
 	flag.BoolVar(&m.LeaderElection, "leader-elect", false, "Work only while this process is the elected leader.")
 	flag.StringVar(&m.LeaderElectionNamespace, "leader-election-namespace", "",
 		"Where the Lease of the leader election is. Default: the operator's own namespace; needed outside a cluster.")
@@ -155,12 +156,14 @@ func (s *settings) bindManagerFlags() {
 }
 
 // names reads the namespaces that a flag lists.
-func names(flagName, list string) ([]string, error) {
-	found := strings.FieldsFunc(list, func(c rune) bool { return c == ',' || c == ' ' })
-	if list != "" && len(found) == 0 {
-		return nil, fmt.Errorf("--%s is %q: want names separated by commas", flagName, list)
+func names(into *[]string) func(list string) error {
+	return func(list string) error {
+		*into = strings.FieldsFunc(list, func(c rune) bool { return c == ',' || c == ' ' })
+		if list != "" && len(*into) == 0 {
+			return errors.New("want names separated by commas")
+		}
+		return nil
 	}
-	return found, nil
 }
 
 // complete adds what follows from the flags, and what no flag decides.
@@ -184,18 +187,13 @@ func (s *settings) complete() (err error) {
 	s.api.Endpoints.VPC = s.network == "vpc"
 	s.api.Endpoints.Products = map[string]string{"sts": s.stsEndpoint}
 
-	watched, err := names("namespaces", s.watched)
-	if err != nil {
-		return err
-	}
-	for _, namespace := range watched {
+	for _, namespace := range s.watchedNamespaces {
 		if m.Cache.DefaultNamespaces == nil {
 			m.Cache.DefaultNamespaces = map[string]cache.Config{}
 		}
 		m.Cache.DefaultNamespaces[namespace] = cache.Config{}
 	}
-	s.ambientNamespaces, err = names("ambient-namespaces", s.ambient)
-	if err == nil && len(s.ambientNamespaces) == 0 {
+	if len(s.ambientNamespaces) == 0 {
 		s.ambientNamespaces, err = credentials.OwnNamespaces(os.Getenv, os.ReadFile)
 	}
 	return err
