@@ -29,15 +29,16 @@ const (
 	envOIDCTokenFile   = "ALIBABA_CLOUD_OIDC_TOKEN_FILE" // #nosec G101: a name, not a token
 )
 
+// rrsaVariables hold what a RAM role for service accounts needs, all of it.
+var rrsaVariables = []string{envRoleARN, envOIDCProviderARN, envOIDCTokenFile}
+
 // Ambient returns the operator's own identity from one of Sources, and the name of what "auto" came to: rrsa if any
 // of its variables is set, else env. Which it is never changes afterwards, and what it lacks is said when it is used.
 func Ambient(source string, getenv func(string) string, api *openapi.Client, clk clock.PassiveClock) (Identity, string) {
 	if source == "auto" {
 		source = "env"
-		for _, name := range []string{envRoleARN, envOIDCProviderARN, envOIDCTokenFile} {
-			if getenv(name) != "" {
-				source = "rrsa"
-			}
+		if slices.ContainsFunc(rrsaVariables, func(name string) bool { return getenv(name) != "" }) {
+			source = "rrsa"
 		}
 	}
 	switch source {
@@ -96,8 +97,7 @@ func fromEnvironment(getenv func(string) string) Identity {
 // renewal, since the kubelet replaces it.
 func fromServiceAccount(getenv func(string) string, api sts, clk clock.PassiveClock) Identity {
 	arn, provider, file := getenv(envRoleARN), getenv(envOIDCProviderARN), getenv(envOIDCTokenFile)
-	names := []string{envRoleARN, envOIDCProviderARN, envOIDCTokenFile}
-	absent := slices.Index([]string{arn, provider, file}, "")
+	absent := slices.IndexFunc(rrsaVariables, func(name string) bool { return getenv(name) == "" })
 	r := &renewed{clock: clk, renew: func(ctx context.Context, regionID string) (temporary, error) {
 		token, err := os.ReadFile(file) // #nosec G304: ACK's webhook says where it is
 		if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
@@ -108,7 +108,7 @@ func fromServiceAccount(getenv func(string) string, api sts, clk clock.PassiveCl
 	}}
 	return func(ctx context.Context, regionID string) (openapi.Credentials, error) {
 		if absent >= 0 {
-			return openapi.Credentials{}, missing(names[absent])
+			return openapi.Credentials{}, missing(rrsaVariables[absent])
 		}
 		credentials, err := r.credentials(ctx, regionID)
 		credentials.Origin = "role " + arn + " of the operator's service account"

@@ -44,11 +44,12 @@ func (s sts) assumeRole(ctx context.Context, regionID string, r role, own openap
 // assumeRoleWithOIDC assumes a role for a token of the cluster instead of an access key.
 func (s sts) assumeRoleWithOIDC(ctx context.Context, regionID, arn, providerARN, token string) (temporary, error) {
 	return s.key(ctx, openapi.Call{
-		Action:   "AssumeRoleWithOIDC",
-		Region:   regionID,
-		Unsigned: true, Credentials: openapi.Credentials{Origin: "the operator's environment"},
-		Query:  url.Values{"RoleArn": {arn}, "OIDCProviderArn": {providerARN}, "RoleSessionName": {sessionName}},
-		Secret: url.Values{"OIDCToken": {token}},
+		Action:      "AssumeRoleWithOIDC",
+		Region:      regionID,
+		Query:       url.Values{"RoleArn": {arn}, "OIDCProviderArn": {providerARN}, "RoleSessionName": {sessionName}},
+		Secret:      url.Values{"OIDCToken": {token}},
+		Unsigned:    true,
+		Credentials: openapi.Credentials{Origin: "the operator's environment"},
 	})
 }
 
