@@ -14,12 +14,12 @@ import (
 var (
 	ecsRequests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "imagegc_ecs_requests_total",
-		Help: "Calls to ECS by action and error code; the code of a success is OK.",
+		Help: "Calls to ECS and STS by action and error code; the code of a success is OK.",
 	}, []string{"action", "code"})
 
 	ecsDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "imagegc_ecs_request_duration_seconds",
-		Help:    "How long calls to ECS took, by action, in seconds.",
+		Help:    "How long calls to ECS and STS took, by action, in seconds.",
 		Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 20, 45},
 	}, []string{"action"})
 
@@ -38,7 +38,7 @@ func init() {
 	metrics.Registry.MustRegister(ecsRequests, ecsDuration, imagesDeleted, imagesReleased)
 }
 
-// ObserveECSCall counts one call to ECS.
+// ObserveECSCall counts one call to ECS or STS.
 func ObserveECSCall(action, code string, took time.Duration) {
 	if code == "" {
 		code = "OK"

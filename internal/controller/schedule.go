@@ -88,7 +88,8 @@ func (r *CustomImageReconciler) nextAttempt(image *v1alpha1.CustomImage) time.Ti
 }
 
 // untilDue returns how long to wait before ECS is asked about an object again. Only a change of the spec (a
-// deletion counts as one) and a new value of the retry annotation make it due early.
+// deletion counts as one) and a new value of the retry annotation make it due early. An object that is held by
+// itself, and not by ECS, is always due.
 func (r *CustomImageReconciler) untilDue(image *v1alpha1.CustomImage) time.Duration {
 	status := image.Status
 	heldBy := []string{v1alpha1.ReasonPending, v1alpha1.ReasonInvalidRelease, v1alpha1.ReasonProtected}

@@ -1,6 +1,7 @@
 // Package ecs holds the operations of Alibaba Cloud ECS that this project uses, typed, and the one table that
-// says what each error code means for an image and what to do about it. It knows ECS; it does not know how
-// calls are signed and sent, nor what Kubernetes objects there are.
+// says what each error code means for an image and what to do about it: the codes of ECS and STS, and those of
+// calls that could not be made. It does not know how calls are signed and sent, nor does it touch any object of
+// Kubernetes.
 package ecs
 
 import (

@@ -34,7 +34,7 @@ type Call struct {
 	// Central says that outside of virtual private clouds the product has one endpoint for all regions.
 	Central bool
 	Query   url.Values
-	// Secret is a parameter of its own in the body, since URLs end up in logs.
+	// Secret holds parameters that go into the body, since URLs end up in logs.
 	Secret url.Values
 	// Credentials is the key to sign with.
 	Credentials Credentials
