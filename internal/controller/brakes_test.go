@@ -41,10 +41,6 @@ func (w *world) inTwoAccounts(images ...ecssim.Image) {
 	w.putSecret("own", map[string]string{"access-key-id": "test-id", "access-key-secret": "test-secret"})
 }
 
-func withSecret(name string) func(*v1alpha1.CustomImage) {
-	return func(image *v1alpha1.CustomImage) { image.Spec.CredentialsSecretRef.Name = name }
-}
-
 // deletions counts all calls of DeleteImage, whatever image they were for.
 func (w *world) deletions() int {
 	count := 0
@@ -78,16 +74,14 @@ var _ = Describe("The account pin", func() {
 		Expect(w.get(id).Status.Image.OwnerID).To(Equal(account))
 		w.change(id, withSecret("other"))
 		before := len(w.sim.Calls())
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		w.expectStalled(id, "AccountMismatch", account, otherAccount)
 		for _, call := range w.sim.Calls()[before:] {
 			Expect(call.Action).To(Equal("GetCallerIdentity"))
 		}
 
 		w.change(id, withSecret("own"))
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeFalse())
 	})
@@ -97,16 +91,13 @@ var _ = Describe("The account pin", func() {
 		w.inTwoAccounts()
 		w.create(id)
 		w.change(id, withSecret("other"))
-		_, err := w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		w.expectStalled(id, "AccountMismatch")
 		w.change(id, withSecret("missing"))
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(trueObstacles(w.get(id))).To(ConsistOf("Denied"))
 		w.change(id, withSecret("other"))
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		w.expectStalled(id, "AccountMismatch")
 		Expect(w.get(id).Status.Image.OwnerID).To(Equal(account))
 		Expect(trueObstacles(w.get(id))).To(BeEmpty(), "that it was not found in the wrong account means nothing")
@@ -117,16 +108,12 @@ var _ = Describe("The account pin", func() {
 		w.inTwoAccounts()
 		w.create(id)
 		w.sim.DeleteImage(id)
-		w.change(id, func(image *v1alpha1.CustomImage) {
-			image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: "1"}
-		})
-		_, err := w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.change(id, annotated(v1alpha1.AnnotationRetryAt, "1"))
+		w.attempt(id)
 		Expect(trueObstacles(w.get(id))).To(ConsistOf("NotFound"))
 		Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region, AccountID: otherAccount})).To(Succeed())
 		w.change(id, withSecret("other"))
-		_, err = w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		w.expectStalled(id, "AccountMismatch")
 		Expect(w.deletions()).To(BeZero())
 	})
@@ -140,8 +127,7 @@ var _ = Describe("The account pin", func() {
 		image.Status.Image.OwnerID = ""
 		Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
 		w.events()
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		Expect(w.exists(id)).To(BeTrue())
 		Expect(w.events()).To(ConsistOf(HavePrefix("Warning NotFound ")), "not Deleted: it is still there")
 	})
@@ -154,13 +140,11 @@ var _ = Describe("The account pin", func() {
 		for _, secret := range []string{"own", "missing"} {
 			w.clock.Step(time.Minute)
 			w.change(id, withSecret(secret))
-			_, err := w.attempt(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.attempt(id)
 		}
 		w.change(id, withSecret("own"))
 		w.events()
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.events()).To(ConsistOf(HavePrefix("Warning NotFound ")))
 	})
@@ -174,8 +158,7 @@ var _ = Describe("The account pin", func() {
 		w.inTwoAccounts(ecssim.Image{ImageID: "m-other", AccountID: otherAccount})
 		for _, image := range images {
 			w.create(image.ImageID)
-			_, err := w.delete(image.ImageID)
-			Expect(err).NotTo(HaveOccurred())
+			w.delete(image.ImageID)
 		}
 		w.create("m-other", withSecret("other"))
 		Expect(w.get("m-other").Status.Image.OwnerID).To(Equal(otherAccount))
@@ -187,11 +170,11 @@ var _ = Describe("The account pin", func() {
 		w.create(id)
 		w.restart()
 		Expect(w.sim.AddFault(ecssim.Fault{Action: "GetCallerIdentity", Code: "ServiceUnavailable", HTTPStatus: 503, Times: 1})).To(Succeed())
-		_, err := w.delete(id)
+		w.deleteUnseen(id)
+		_, err := w.reconcile(id)
 		Expect(err).To(MatchError(ContainSubstring("ServiceUnavailable")))
 		Expect(w.deletions()).To(BeZero())
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.gone(id)).To(BeTrue())
 	})
 })
@@ -217,14 +200,12 @@ var _ = Describe("Two objects for one image", func() {
 		younger.expectStalled(id, "Conflict", older.namespace+"/"+id)
 		Expect(condition(older.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
 		older.events()
-		_, err := younger.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		younger.delete(id)
 		Expect(younger.gone(id)).To(BeTrue())
 		Expect(younger.events()).To(ConsistOf(And(HavePrefix("Normal Retained "), ContainSubstring(older.namespace+"/"+id))))
 		Expect(older.deletions()).To(BeZero())
 
-		_, err = older.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		older.delete(id)
 		Expect(older.exists(id)).To(BeFalse())
 	})
 
@@ -234,11 +215,9 @@ var _ = Describe("Two objects for one image", func() {
 		aSecondLater()
 		younger.create(id)
 		Expect(condition(younger.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
-		_, err := older.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		older.attempt(id)
 		Expect(condition(older.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
-		_, err = younger.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		younger.delete(id)
 		Expect(younger.gone(id)).To(BeTrue())
 		Expect(older.deletions()).To(BeZero())
 	})
@@ -247,9 +226,8 @@ var _ = Describe("Two objects for one image", func() {
 		older, younger := two(ecssim.Image{ImageID: id})
 		older.create(id)
 		aSecondLater()
-		younger.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
-		_, err := younger.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		younger.createUnseen(id, withFinalizer)
+		younger.delete(id)
 		Expect(younger.gone(id)).To(BeTrue())
 		Expect(older.deletions()).To(BeZero())
 	})
@@ -258,10 +236,9 @@ var _ = Describe("Two objects for one image", func() {
 		older, younger := two(ecssim.Image{ImageID: id})
 		older.create(id)
 		aSecondLater()
-		younger.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+		younger.createUnseen(id, withFinalizer)
 		Expect(older.sim.AddFault(ecssim.Fault{Action: "DescribeImages", Code: "InvalidImageId.NotFound", HTTPStatus: 404, Times: 1})).To(Succeed())
-		_, err := younger.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		younger.delete(id)
 		Expect(younger.gone(id)).To(BeTrue())
 		Expect(older.deletions()).To(BeZero())
 	})
@@ -274,26 +251,22 @@ var _ = Describe("Two objects for one image", func() {
 		aSecondLater()
 		younger.create(id)
 		Expect(condition(younger.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
-		_, err := older.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		older.delete(id)
 		Expect(older.gone(id)).To(BeTrue())
 		Expect(older.exists(id)).To(BeTrue())
-		_, err = younger.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		younger.delete(id)
 		Expect(older.exists(id)).To(BeFalse())
 	})
 
 	It("leave the image when the younger is deleted as its message advises, although the owner went meanwhile", func() {
 		older, younger := two(ecssim.Image{ImageID: id})
-		older.create(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		older.create(id, retained)
 		aSecondLater()
 		younger.create(id)
 		younger.expectStalled(id, "Conflict", "Delete this object: that leaves the image.")
-		_, err := older.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		older.delete(id)
 		Expect(older.gone(id)).To(BeTrue())
-		_, err = younger.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		younger.delete(id)
 		Expect(younger.gone(id)).To(BeTrue())
 		Expect(younger.exists(id)).To(BeTrue())
 	})
@@ -306,8 +279,7 @@ var _ = Describe("Two objects for one image", func() {
 		image := older.get(id)
 		image.Status.Image.OwnerID = ""
 		Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
-		_, err := younger.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		younger.delete(id)
 		Expect(younger.exists(id)).To(BeTrue())
 	})
 
@@ -315,12 +287,11 @@ var _ = Describe("Two objects for one image", func() {
 		older, younger := two(ecssim.Image{ImageID: id})
 		older.create(id)
 		aSecondLater()
-		younger.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+		younger.createUnseen(id, withFinalizer)
 		younger.Client = interceptor.NewClient(younger.Client.(client.WithWatch), interceptor.Funcs{
 			List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error { return nil },
 		})
-		_, err := younger.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		younger.delete(id)
 		Expect(younger.gone(id)).To(BeTrue())
 		Expect(younger.exists(id)).To(BeTrue())
 	})
@@ -331,23 +302,20 @@ var _ = Describe("Two objects for one image", func() {
 		aSecondLater()
 		younger.create(id, func(image *v1alpha1.CustomImage) { image.Spec.RegionID = "cn-shanghai" })
 		Expect(trueObstacles(younger.get(id))).To(ConsistOf("NotFound"))
-		_, err := older.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		older.delete(id)
 		Expect(older.exists(id)).To(BeFalse())
 	})
 
 	It("hand the image on when the older one goes and leaves it", func() {
 		older, younger := two(ecssim.Image{ImageID: id})
-		older.create(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		older.create(id, retained)
 		aSecondLater()
 		younger.create(id)
 		younger.expectStalled(id, "Conflict")
-		_, err := older.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		older.delete(id)
 		younger.attemptWhenDue(id)
 		Expect(condition(younger.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
-		_, err = younger.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		younger.delete(id)
 		Expect(younger.exists(id)).To(BeFalse())
 	})
 })
@@ -359,13 +327,11 @@ var _ = Describe("A protected object", func() {
 			image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
 			image.Spec.Force = ptr.To(true)
 		})
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		w.expectStalled(id, "Protected", v1alpha1.AnnotationProtected)
 		Expect(w.deletions()).To(BeZero())
 		w.change(id, func(image *v1alpha1.CustomImage) { image.Annotations = nil })
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeFalse())
 	})
@@ -373,14 +339,10 @@ var _ = Describe("A protected object", func() {
 	It("is held at once also if it was blocked by something else before", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
-		w.change(id, func(image *v1alpha1.CustomImage) {
-			image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
-		})
+		w.delete(id)
+		w.change(id, annotated(v1alpha1.AnnotationProtected, "true"))
 		Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region})).To(Succeed())
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		w.expectStalled(id, "Protected")
 		Expect(w.exists(id)).To(BeTrue())
 	})
@@ -391,8 +353,7 @@ var _ = Describe("A protected object", func() {
 			image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
 			image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain
 		})
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeTrue())
 	})
@@ -420,8 +381,7 @@ var _ = Describe("An object in a namespace that is being deleted", func() {
 			})
 			w.events()
 			endNamespace(w, annotation)
-			_, err := w.delete(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.delete(id)
 			Expect(w.gone(id)).To(BeTrue())
 			Expect(w.exists(id)).To(Equal(!deletes))
 			if deletes {
@@ -450,8 +410,7 @@ var _ = Describe("An object in a namespace that is being deleted", func() {
 			}
 			return err
 		}})
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeTrue())
 	})
@@ -460,8 +419,7 @@ var _ = Describe("An object in a namespace that is being deleted", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)
 		endNamespace(w, "Delete")
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		w.expectStalled(id, "ImageUsingByInstance", "i-bp1a", v1alpha1.AnnotationOnNamespaceDeletion)
 		version := w.get(id).ResourceVersion
 		Expect(w.sim.AddFault(ecssim.Fault{Action: "DescribeInstances", Kind: ecssim.FaultGarbage, Times: -1})).To(Succeed())
@@ -475,12 +433,10 @@ var _ = Describe("An object in a namespace that is being deleted", func() {
 	It("leaves its image also if it waited for something else before", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		Expect(trueObstacles(w.get(id))).To(ConsistOf("InUse"))
 		endNamespace(w, "")
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeTrue())
 		Expect(w.deletions()).To(Equal(1))
@@ -502,25 +458,20 @@ var _ = Describe("Second thoughts, while the key is being found", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.inTwoAccounts()
 		w.create(id, withSecret("own"))
-		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		w.deleteUnseen(id)
 		meanwhile(w, func() { think(w) })
-		_, err := w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.exists(id)).To(BeTrue())
 		Expect(w.deletions()).To(BeZero())
 	},
 		Entry("by the policy", func(w *world) {
-			w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+			w.change(id, retained)
 		}),
 		Entry("by the protection", func(w *world) {
-			w.change(id, func(image *v1alpha1.CustomImage) {
-				image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
-			})
+			w.change(id, annotated(v1alpha1.AnnotationProtected, "true"))
 		}),
 		Entry("by the release annotation", func(w *world) {
-			w.change(id, func(image *v1alpha1.CustomImage) {
-				image.Annotations = map[string]string{v1alpha1.AnnotationRelease: id}
-			})
+			w.change(id, annotated(v1alpha1.AnnotationRelease, id))
 		}),
 		Entry("by the deletion of the namespace", func(w *world) {
 			Expect(admin.Delete(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}})).To(Succeed())
@@ -566,20 +517,19 @@ var _ = Describe("A crash at any call to the API server", func() {
 			if seenBefore {
 				w.create(id)
 			} else {
-				w.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+				w.createUnseen(id, withFinalizer)
 			}
 			w.events()
-			Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+			w.deleteUnseen(id)
 			failing, calls := crashing(w.Live.(client.WithWatch), n, after)
 			w.Client, w.Live = failing, failing
-			_, _ = w.attempt(id)
+			_, _ = w.reconcile(id)
 			if *calls < n {
 				Expect(n).To(BeNumerically(">", 7), "an attempt is as many calls")
 				return
 			}
 			w.restart()
-			_, err := w.attempt(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.attempt(id)
 			Expect(w.gone(id)).To(BeTrue())
 			Expect(w.exists(id)).To(BeFalse())
 			Expect(w.events()).NotTo(ContainElement(HavePrefix("Warning ")), "call %d", n)
@@ -622,9 +572,9 @@ var _ = Describe("An operator without a permission in the cluster", func() {
 			context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
 			return refusal
 		}})
-		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		w.deleteUnseen(id)
 		for range 2 {
-			_, _ = w.attempt(id)
+			_, _ = w.reconcile(id)
 			w.failures.When(ctrl.Request{NamespacedName: w.key(id)})
 		}
 		Expect(condition(w.get(id), "Ready").Reason).To(Equal(reason))
@@ -640,9 +590,7 @@ var _ = Describe("An operator without a permission in the cluster", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
 		w.failures.When(ctrl.Request{NamespacedName: w.key(id)})
-		w.change(id, func(image *v1alpha1.CustomImage) {
-			image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: "1"}
-		})
+		w.change(id, annotated(v1alpha1.AnnotationRetryAt, "1"))
 		stopping, stop := context.WithCancel(context.Background())
 		denied(w, interceptor.Funcs{Get: func(
 			_ context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
@@ -658,8 +606,7 @@ var _ = Describe("An operator without a permission in the cluster", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
 		denied(w, patch)
-		result, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		result := w.delete(id)
 		Expect(result.RequeueAfter).To(BeNumerically(">", time.Second))
 		w.expectStalled(id, "ClusterForbidden")
 		w.restart()

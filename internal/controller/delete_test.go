@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"context"
 	"strings"
 	"time"
 
@@ -33,8 +32,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
 		w.events()
-		result, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		result := w.delete(id)
 		Expect(result).To(Equal(ctrl.Result{}))
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeFalse())
@@ -53,8 +51,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 			w.create(id)
 			w.events()
 			Expect(w.sim.AddFault(ecssim.Fault{Action: "DeleteImage", Code: code, HTTPStatus: 403, Times: -1})).To(Succeed())
-			_, err := w.delete(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.delete(id)
 			expectObstacle(w.get(id), code, meaning)
 			Expect(w.exists(id)).To(BeTrue())
 			Expect(w.events()).To(HaveLen(1))
@@ -73,8 +70,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 			w := newWorld(obstacle)
 			w.create(id)
 			Expect(condition(w.get(id), v1alpha1.ConditionReady).Status).To(Equal(metav1.ConditionTrue))
-			_, err := w.delete(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.delete(id)
 			meaning := ecs.Lookup(code)
 			Expect(meaning.Condition).To(Equal(kind))
 			expectObstacle(w.get(id), code, meaning)
@@ -97,8 +93,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 	It("waits for a copy by itself, and marks the obstacle as cleared when another takes its place", func() {
 		w := newWorld(ecssim.Image{ImageID: id, Copying: ecssim.Duration(time.Minute), UsedBy: []string{"i-bp1a"}})
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		Expect(trueObstacles(w.get(id))).To(ConsistOf("Copying"))
 		w.clock.Step(time.Minute)
 		w.attemptWhenDue(id)
@@ -111,16 +106,13 @@ var _ = Describe("Deleting a CustomImage", func() {
 	It("sends Force only when asked, and a flip of it wakes a blocked object at once", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
-		result, err := w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
+		result := w.attempt(id)
 		Expect(result.RequeueAfter).To(BeNumerically(">", 10*time.Second))
 		Expect(w.calls("DeleteImage", id)).To(Equal(1))
 
 		w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.Force = ptr.To(true) })
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.gone(id)).To(BeTrue())
 		var forced []bool
 		for _, call := range w.sim.Calls() {
@@ -133,11 +125,10 @@ var _ = Describe("Deleting a CustomImage", func() {
 
 	It("makes no call for an object that retains its image", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
-		w.create(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		w.create(id, retained)
 		w.events()
 		calls := len(w.sim.Calls())
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeTrue())
 		Expect(w.sim.Calls()).To(HaveLen(calls))
@@ -147,11 +138,9 @@ var _ = Describe("Deleting a CustomImage", func() {
 	It("lets a blocked object go that is changed to retain its image", func() {
 		w := newWorld(ecssim.Image{ImageID: id, SharedWith: []string{"1098"}})
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
-		w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
+		w.change(id, retained)
+		w.attempt(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeTrue())
 	})
@@ -159,17 +148,15 @@ var _ = Describe("Deleting a CustomImage", func() {
 	It("asks ECS only after the finalizers of others are gone, and says whom it waits for", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{"example.com/backup"} })
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		image := w.get(id)
 		Expect(condition(image, "Ready").Reason).To(Equal("Pending"))
 		Expect(condition(image, "Ready").Message).To(ContainSubstring("example.com/backup"))
 		Expect(meta.IsStatusConditionTrue(image.Status.Conditions, "Reconciling")).To(BeTrue())
 		Expect(w.calls("DeleteImage", id)).To(BeZero())
 
-		w.change(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.change(id, withFinalizer)
+		w.attempt(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeFalse())
 	})
@@ -177,15 +164,13 @@ var _ = Describe("Deleting a CustomImage", func() {
 	It("leaves the image when the release annotation names it, and not when it names another", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		w.events()
 		annotate := func(value string) {
 			w.change(id, func(image *v1alpha1.CustomImage) {
 				image.Annotations = map[string]string{v1alpha1.AnnotationRelease: value}
 			})
-			_, err = w.attempt(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.attempt(id)
 		}
 		annotate("true")
 		Expect(condition(w.get(id), "Stalled").Reason).To(Equal("InvalidRelease"))
@@ -204,17 +189,13 @@ var _ = Describe("Deleting a CustomImage", func() {
 
 	It("deletes nothing while the release annotation names another image, and goes on when it is taken off", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
-		w.create(id, func(image *v1alpha1.CustomImage) {
-			image.Annotations = map[string]string{v1alpha1.AnnotationRelease: "m-another"}
-		})
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.create(id, annotated(v1alpha1.AnnotationRelease, "m-another"))
+		w.delete(id)
 		w.attemptWhenDue(id)
 		Expect(w.gone(id)).To(BeFalse())
 		Expect(w.calls("DeleteImage", id)).To(BeZero())
 		w.change(id, func(image *v1alpha1.CustomImage) { image.Annotations = nil })
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeFalse())
 	})
@@ -225,8 +206,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 			image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain
 			image.Annotations = map[string]string{v1alpha1.AnnotationRelease: "m-another"}
 		})
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeTrue())
 	})
@@ -234,19 +214,16 @@ var _ = Describe("Deleting a CustomImage", func() {
 	It("tries again at once for each new value of the retry annotation, and for none twice", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		for attempts, value := range []string{"a", "a", "b", strings.Repeat("long", 1000), strings.Repeat("long", 1000)} {
 			w.change(id, func(image *v1alpha1.CustomImage) {
 				image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: value}
 			})
-			_, err = w.attempt(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.attempt(id)
 			Expect(w.calls("DeleteImage", id)).To(Equal([]int{2, 2, 3, 4, 4}[attempts]))
 		}
 		w.restart()
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.calls("DeleteImage", id)).To(Equal(4), "a restart must not take an old value for a new one")
 	})
 
@@ -261,15 +238,13 @@ var _ = Describe("Deleting a CustomImage", func() {
 			if seenBefore { // somebody else deletes the image, and the object says so
 				w.sim.DeleteImage(id)
 				w.clock.Step(7 * time.Hour)
-				_, err := w.attempt(id)
-				Expect(err).NotTo(HaveOccurred())
+				w.attempt(id)
 			}
 			image := w.get(id)
 			expectObstacle(image, ecs.CodeImageNotFound, ecs.Lookup(ecs.CodeImageNotFound))
 			Expect(w.calls("DeleteImage", id)).To(BeZero())
 			w.events()
-			_, err := w.delete(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.delete(id)
 			Expect(w.gone(id)).To(BeTrue())
 			Expect(w.events()).To(ConsistOf(HavePrefix("Warning NotFound ")))
 		},
@@ -281,9 +256,8 @@ var _ = Describe("Deleting a CustomImage", func() {
 
 	It("announces the deletion of an image that was deleted before it was ever looked at", func() {
 		w := newWorld(ecssim.Image{ImageID: id, Name: "web-1"})
-		w.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.createUnseen(id, withFinalizer)
+		w.delete(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.exists(id)).To(BeFalse())
 		Expect(w.events()).To(ConsistOf(HavePrefix("Normal Deleted ")))
@@ -293,8 +267,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.DeletionDelay = ecssim.Duration(20 * time.Second) })).To(Succeed())
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		image := w.get(id)
 		Expect(condition(image, "Ready").Reason).To(Equal("Deleting"))
 		Expect(condition(image, "Reconciling").Reason).To(Equal("Deleting"))
@@ -310,8 +283,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.DeletionDelay = ecssim.Forever })).To(Succeed())
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		w.events()
 		w.clock.Step(11 * time.Minute)
 		for n := range 3 {
@@ -332,8 +304,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 		w.create(id)
 		Expect(condition(w.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
 		Expect(w.get(id).Status.Image.State).To(Equal("Deprecated"))
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		Expect(trueObstacles(w.get(id))).To(ConsistOf("InUse"))
 		Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region, Status: "Deprecated"})).To(Succeed())
 		w.attemptWhenDue(id)
@@ -344,7 +315,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 	It("does not touch an image whose object was deleted and created anew while the cache lagged behind", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
-		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		w.deleteUnseen(id)
 		lagging := w.get(id)
 		w.change(id, func(image *v1alpha1.CustomImage) { image.Finalizers = nil })
 		w.createUnseen(id)
@@ -356,7 +327,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 	It("asks once although the cache does not show yet what came of it", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)
-		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		w.deleteUnseen(id)
 		lagging := w.get(id)
 		for range 3 {
 			w.attemptFrom(lagging)
@@ -366,8 +337,8 @@ var _ = Describe("Deleting a CustomImage", func() {
 
 	It("heeds a policy that changed back to Delete while the cache lagged behind", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
-		w.create(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
-		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		w.create(id, retained)
+		w.deleteUnseen(id)
 		lagging := w.get(id)
 		w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete })
 		w.attemptFrom(lagging)
@@ -381,7 +352,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 			image.Annotations = map[string]string{v1alpha1.AnnotationRelease: id}
 			image.Spec.CredentialsSecretRef.Name = "missing"
 		})
-		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		w.deleteUnseen(id)
 		lagging := w.get(id)
 		w.change(id, func(image *v1alpha1.CustomImage) {
 			image.Annotations = nil
@@ -396,9 +367,9 @@ var _ = Describe("Deleting a CustomImage", func() {
 	It("heeds a policy that changed to Retain while the cache lagged behind", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
-		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		w.deleteUnseen(id)
 		lagging := w.get(id)
-		w.change(id, func(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		w.change(id, retained)
 		w.attemptFrom(lagging)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.calls("DeleteImage", id)).To(BeZero())

@@ -89,13 +89,11 @@ var _ = Describe("A live CustomImage", func() {
 		w.Clock = &tickingClock{FakeClock: w.clock}
 		w.clock.SetTime(due.Add(-15 * time.Millisecond)) // the timer came early
 		for range 3 {
-			result, err := w.attempt(id)
-			Expect(err).NotTo(HaveOccurred())
+			result := w.attempt(id)
 			Expect(result.RequeueAfter).NotTo(BeZero())
 		}
 		w.clock.SetTime(due.AddDate(0, 0, -30))
-		result, err := w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		result := w.attempt(id)
 		Expect(result.RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<=", 6*time.Hour)))
 	})
 
@@ -104,13 +102,11 @@ var _ = Describe("A live CustomImage", func() {
 		w.create(id)
 		w.clock.Step(2 * time.Hour)
 		w.restart()
-		result, err := w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		result := w.attempt(id)
 		Expect(result.RequeueAfter).To(And(BeNumerically(">", time.Hour), BeNumerically("<=", 4*time.Hour)))
 		Expect(w.calls("DescribeImages", id)).To(Equal(1))
 		w.clock.Step(result.RequeueAfter)
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.calls("DescribeImages", id)).To(Equal(2))
 	})
 
@@ -118,8 +114,7 @@ var _ = Describe("A live CustomImage", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
 		w.change(id, func(image *v1alpha1.CustomImage) { image.Finalizers = nil })
-		_, err := w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.get(id).Finalizers).To(ConsistOf(v1alpha1.Finalizer))
 	})
 
@@ -129,8 +124,7 @@ var _ = Describe("A live CustomImage", func() {
 		before := w.get(id)
 		w.change(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{"example.com/backup"} })
 		w.attemptFrom(before)
-		_, err := w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.get(id).Finalizers).To(ConsistOf("example.com/backup", v1alpha1.Finalizer))
 	})
 
@@ -149,13 +143,11 @@ var _ = Describe("The status", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)
 		w.events()
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		first := w.get(id)
 		for range 1000 {
 			w.clock.Step(10 * time.Minute)
-			_, err := w.attempt(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.attempt(id)
 		}
 		Expect(w.calls("DeleteImage", id)).To(Equal(1001))
 		Expect(w.get(id).ResourceVersion).To(Equal(first.ResourceVersion))
@@ -187,8 +179,7 @@ var _ = Describe("The status", func() {
 	It("has no request ID in any condition, and one in lastError", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		status := w.get(id).Status
 		Expect(status.LastError.RequestID).NotTo(BeEmpty())
 		for _, c := range status.Conditions {
@@ -212,12 +203,13 @@ var _ = Describe("The status", func() {
 			w.create(id)
 			fault.Action, fault.Times = "DeleteImage", -1
 			Expect(w.sim.AddFault(fault)).To(Succeed())
-			_, err := w.delete(id)
+			w.deleteUnseen(id)
+			_, err := w.reconcile(id)
 			Expect(err).To(HaveOccurred())
 			Expect(condition(w.get(id), "Ready").Reason).To(Equal("Available"))
 			w.failures.When(ctrl.Request{NamespacedName: w.key(id)}) // what the work queue does with an error
 			for range 3 {
-				_, err = w.attempt(id)
+				_, err = w.reconcile(id)
 				Expect(err).To(HaveOccurred())
 			}
 			image := w.get(id)
@@ -226,8 +218,7 @@ var _ = Describe("The status", func() {
 			Expect(trueObstacles(image)).To(BeEmpty())
 			Expect(w.exists(id)).To(BeTrue())
 			w.sim.ClearFaults()
-			_, err = w.attempt(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.attempt(id)
 			Expect(w.gone(id)).To(BeTrue())
 			Expect(w.exists(id)).To(BeFalse())
 		}
@@ -246,15 +237,15 @@ var _ = Describe("The status", func() {
 			w.events()
 			fault.Action, fault.Times = "DescribeImages", -1
 			Expect(w.sim.AddFault(fault)).To(Succeed())
-			_, _ = w.delete(id)
+			w.deleteUnseen(id)
+			_, _ = w.reconcile(id)
 			Expect(w.exists(id)).To(BeFalse(), "DeleteImage took effect")
 			Expect(w.gone(id)).To(BeFalse())
 			Expect(w.get(id).Finalizers).To(ContainElement(v1alpha1.Finalizer))
 			Expect(w.events()).NotTo(ContainElement(HavePrefix("Normal Deleted ")))
 			w.sim.ClearFaults()
 			w.clock.Step(10 * time.Minute)
-			_, err := w.attempt(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.attempt(id)
 			Expect(w.gone(id)).To(BeTrue())
 			Expect(w.events()).To(ContainElement(HavePrefix("Normal Deleted ")))
 		}
@@ -265,12 +256,12 @@ var _ = Describe("The status", func() {
 		w.create(id)
 		w.events()
 		Expect(w.sim.AddFault(ecssim.Fault{Action: "DeleteImage", Kind: ecssim.FaultAfter})).To(Succeed())
-		_, err := w.delete(id)
+		w.deleteUnseen(id)
+		_, err := w.reconcile(id)
 		Expect(err).To(HaveOccurred())
 		Expect(w.gone(id)).To(BeFalse())
 		w.restart()
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(w.gone(id)).To(BeTrue())
 		Expect(w.events()).To(ConsistOf(HavePrefix("Normal Deleted ")))
 	})
@@ -284,14 +275,13 @@ var _ = Describe("The status", func() {
 			})).To(Succeed())
 		}
 		setQuota(0, 20*time.Second)
-		Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+		w.deleteUnseen(id)
 		before := w.get(id).ResourceVersion
 		for waited := time.Duration(0); waited < 30*time.Second; {
-			result, err := w.attempt(id)
-			Expect(err).NotTo(HaveOccurred())
+			result := w.attempt(id)
 			Expect(result.RequeueAfter).To(BeNumerically("<=", 25*time.Second))
 			Expect(w.get(id).ResourceVersion).To(Equal(before))
-			again, err := w.attempt(id) // the gate is closed: this call is not sent
+			again, err := w.reconcile(id) // the gate is closed: this call is not sent
 			Expect(err).NotTo(HaveOccurred())
 			Expect(again.RequeueAfter).To(BeNumerically("<=", result.RequeueAfter))
 			w.clock.Step(result.RequeueAfter)
@@ -299,8 +289,7 @@ var _ = Describe("The status", func() {
 		}
 		Expect(w.calls("DeleteImage", id)).To(BeNumerically("<=", 3))
 		setQuota(0, time.Hour)
-		_, err := w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(condition(w.get(id), "Ready").Reason).To(Equal("Throttled"))
 		Expect(condition(w.get(id), "Reconciling").Reason).To(Equal("Throttled"))
 
@@ -351,16 +340,14 @@ var _ = Describe("A restart", func() {
 			ids = append(ids, fmt.Sprintf("m-bp%d", n))
 			Expect(w.sim.PutImage(ecssim.Image{ImageID: ids[n], RegionID: region, UsedBy: []string{"i-bp1a"}})).To(Succeed())
 			w.create(ids[n])
-			_, err := w.delete(ids[n])
-			Expect(err).NotTo(HaveOccurred())
+			w.delete(ids[n])
 		}
 		w.clock.Step(3 * time.Hour)
 		w.restart()
 		before := len(w.sim.Calls())
 		for range 5 { // seconds
 			for _, id := range ids {
-				_, err := w.attempt(id)
-				Expect(err).NotTo(HaveOccurred())
+				w.attempt(id)
 			}
 			w.clock.Step(time.Second)
 		}

@@ -62,11 +62,6 @@ func runWorld(images ...ecssim.Image) (w *world, stop func()) {
 	return w, stop
 }
 
-func (w *world) deleteAsync(id string) {
-	GinkgoHelper()
-	Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
-}
-
 func (w *world) readyReason(id string) string { return readyReason(w.get(id)) }
 
 // eventsOf returns the events about an object that the API server has.
@@ -88,7 +83,7 @@ var _ = Describe("The running operator", func() {
 		w, _ := runWorld(ecssim.Image{ImageID: id, Copying: ecssim.Forever})
 		w.createUnseen(id)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
-		w.deleteAsync(id)
+		w.deleteUnseen(id)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("OperationDeniedImageCopying"))
 		Eventually(w.calls).WithArguments("DeleteImage", id).Should(BeNumerically(">", 4))
 		Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region})).To(Succeed())
@@ -103,14 +98,12 @@ var _ = Describe("The running operator", func() {
 		w, _ := runWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{"example.com/backup"} })
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
-		w.deleteAsync(id)
+		w.deleteUnseen(id)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Pending"))
-		w.change(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+		w.change(id, withFinalizer)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("ImageUsingByInstance"))
 		Expect(w.calls("DeleteImage", id)).To(Equal(1))
-		w.change(id, func(image *v1alpha1.CustomImage) {
-			image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: "now"}
-		})
+		w.change(id, annotated(v1alpha1.AnnotationRetryAt, "now"))
 		Eventually(w.calls).WithArguments("DeleteImage", id).Should(Equal(2))
 		w.change(id, func(image *v1alpha1.CustomImage) { image.Labels = map[string]string{"not": "a-reason"} })
 		Consistently(w.calls).WithArguments("DeleteImage", id).WithTimeout(500 * time.Millisecond).Should(Equal(2))
@@ -125,9 +118,9 @@ var _ = Describe("The running operator", func() {
 			Eventually(w.readyReason).WithArguments(name).Should(Equal("Available"))
 		}
 		Expect(w.sim.AddFault(ecssim.Fault{ImageID: "m-hung", Kind: ecssim.FaultHang, Times: 1})).To(Succeed())
-		w.deleteAsync("m-hung")
+		w.deleteUnseen("m-hung")
 		Eventually(w.calls).WithArguments("DeleteImage", "m-hung").Should(Equal(1))
-		w.deleteAsync(id)
+		w.deleteUnseen(id)
 		Eventually(w.gone).WithArguments(id).WithTimeout(3 * time.Second).Should(BeTrue())
 		Expect(w.exists("m-hung")).To(BeTrue())
 		Expect(w.gone("m-hung")).To(BeFalse())
@@ -139,7 +132,7 @@ var _ = Describe("The running operator", func() {
 		w.createUnseen(id)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
 		Expect(w.sim.AddFault(ecssim.Fault{Kind: ecssim.FaultGarbage, Times: 3})).To(Succeed())
-		w.deleteAsync(id)
+		w.deleteUnseen(id)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Retrying"))
 		Expect(condition(w.get(id), "Ready").Message).To(HavePrefix("UnusableAnswer: HTTP 502 "))
 		Eventually(w.gone).WithArguments(id).Should(BeTrue())
@@ -149,7 +142,7 @@ var _ = Describe("The running operator", func() {
 		w, _ := runWorld(ecssim.Image{ImageID: id, UsedBy: []string{"i-bp1a"}})
 		w.createUnseen(id)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
-		w.deleteAsync(id)
+		w.deleteUnseen(id)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("ImageUsingByInstance"))
 		Expect(admin.Delete(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}})).To(Succeed())
 		Eventually(w.gone).WithArguments(id).Should(BeTrue())
@@ -169,12 +162,10 @@ var _ = Describe("The running operator", func() {
 		aSecondLater()
 		w.createUnseen(id)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
-		w.change(older, func(image *v1alpha1.CustomImage) {
-			image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: "now"}
-		})
+		w.change(older, annotated(v1alpha1.AnnotationRetryAt, "now"))
 		Eventually(w.readyReason).WithArguments(older).Should(Equal("Available"))
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Conflict"))
-		w.deleteAsync(older)
+		w.deleteUnseen(older)
 		Eventually(w.gone).WithArguments(older).Should(BeTrue())
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
 		Expect(w.exists(id)).To(BeTrue())
@@ -182,11 +173,9 @@ var _ = Describe("The running operator", func() {
 
 	It("is woken when an object is protected no more", func() {
 		w, _ := runWorld(ecssim.Image{ImageID: id})
-		w.createUnseen(id, func(image *v1alpha1.CustomImage) {
-			image.Annotations = map[string]string{v1alpha1.AnnotationProtected: "true"}
-		})
+		w.createUnseen(id, annotated(v1alpha1.AnnotationProtected, "true"))
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
-		w.deleteAsync(id)
+		w.deleteUnseen(id)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Protected"))
 		w.change(id, func(image *v1alpha1.CustomImage) { image.Annotations = nil })
 		Eventually(w.gone).WithArguments(id).Should(BeTrue())
@@ -198,7 +187,7 @@ var _ = Describe("The running operator", func() {
 		w.createUnseen(id)
 		Eventually(w.readyReason).WithArguments(id).Should(Equal("Available"))
 		Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.Latency = ecssim.Duration(500 * time.Millisecond) })).To(Succeed())
-		w.deleteAsync(id)
+		w.deleteUnseen(id)
 		Eventually(w.calls).WithArguments("DeleteImage", id).Should(Equal(1))
 		stop()
 		Expect(w.gone(id)).To(BeTrue())

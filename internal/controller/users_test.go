@@ -24,8 +24,7 @@ var _ = Describe("Who is in the way", func() {
 			image.ImageID = id
 			w := newWorld(image)
 			w.create(id)
-			_, err := w.delete(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.delete(id)
 			Expect(message(w)).To(ContainSubstring(text))
 		},
 		Entry("one instance", ecssim.Image{UsedBy: instances(1)}, " The instances: i-bp000. "),
@@ -44,8 +43,7 @@ var _ = Describe("Who is in the way", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: instances(7)})
 		w.create(id)
 		Expect(w.calls("DescribeInstances", id)).To(BeZero())
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		w.events()
 		version := w.get(id).ResourceVersion
 		for range 20 {
@@ -60,8 +58,7 @@ var _ = Describe("Who is in the way", func() {
 	It("is not asked about other obstacles", func() {
 		w := newWorld(ecssim.Image{ImageID: id, Public: true, UsedBy: instances(1)})
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		Expect(w.calls("DescribeInstances", id) + w.calls("DescribeImageSharePermission", id)).To(BeZero())
 	})
 
@@ -73,8 +70,7 @@ var _ = Describe("Who is in the way", func() {
 				s.AccessKeys = []ecssim.AccessKey{{ID: "test-id", Secret: "test-secret", Deny: []string{action}}}
 			})).To(Succeed())
 			w.create(id)
-			_, err := w.delete(id)
-			Expect(err).NotTo(HaveOccurred())
+			w.delete(id)
 			Expect(condition(w.get(id), "Ready").Reason).To(Equal(code))
 			Expect(w.get(id).Status.LastError.Code).To(Equal(code))
 			Expect(message(w)).To(ContainSubstring("is not known: that takes the permission ecs:" + action + "."))
@@ -89,8 +85,7 @@ var _ = Describe("Who is in the way", func() {
 	It("stays named when ECS fails to list them, so that a hiccup is no news", func() {
 		w := newWorld(ecssim.Image{ImageID: id, UsedBy: instances(2)})
 		w.create(id)
-		_, err := w.delete(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.delete(id)
 		version := w.get(id).ResourceVersion
 		Expect(w.sim.AddFault(ecssim.Fault{Action: "DescribeInstances", Kind: ecssim.FaultGarbage, Times: 1})).To(Succeed())
 		w.attemptWhenDue(id)
@@ -99,12 +94,9 @@ var _ = Describe("Who is in the way", func() {
 		Expect(message(w)).To(ContainSubstring("i-bp000, i-bp001"))
 		Expect(message(w)).To(HaveSuffix(" See docs/reasons/ImageUsingByInstance.md."))
 
-		w.change(id, func(image *v1alpha1.CustomImage) {
-			image.Annotations = map[string]string{v1alpha1.AnnotationRetryAt: "1"}
-		})
+		w.change(id, annotated(v1alpha1.AnnotationRetryAt, "1"))
 		Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region, UsedBy: []string{"i-bp001"}})).To(Succeed())
-		_, err = w.attempt(id)
-		Expect(err).NotTo(HaveOccurred())
+		w.attempt(id)
 		Expect(message(w)).To(ContainSubstring("The instances: i-bp001."))
 	})
 })

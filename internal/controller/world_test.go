@@ -141,8 +141,7 @@ func emptyNamespace(namespace string) {
 func (w *world) create(id string, change ...func(*v1alpha1.CustomImage)) {
 	GinkgoHelper()
 	w.createUnseen(id, change...)
-	_, err := w.attempt(id)
-	Expect(err).NotTo(HaveOccurred())
+	w.attempt(id)
 }
 
 func (w *world) createUnseen(id string, change ...func(*v1alpha1.CustomImage)) {
@@ -157,8 +156,30 @@ func (w *world) createUnseen(id string, change ...func(*v1alpha1.CustomImage)) {
 	Expect(admin.Create(context.Background(), image)).To(Succeed())
 }
 
-// attempt reconciles once.
-func (w *world) attempt(id string) (ctrl.Result, error) {
+// Changes of an object, for create and change.
+
+func withSecret(name string) func(*v1alpha1.CustomImage) {
+	return func(image *v1alpha1.CustomImage) { image.Spec.CredentialsSecretRef.Name = name }
+}
+
+// annotated gives it one annotation and no other.
+func annotated(name, value string) func(*v1alpha1.CustomImage) {
+	return func(image *v1alpha1.CustomImage) { image.Annotations = map[string]string{name: value} }
+}
+
+func retained(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain }
+
+func withFinalizer(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} }
+
+// attempt reconciles once, without an error.
+func (w *world) attempt(id string) ctrl.Result {
+	GinkgoHelper()
+	result, err := w.reconcile(id)
+	Expect(err).NotTo(HaveOccurred())
+	return result
+}
+
+func (w *world) reconcile(id string) (ctrl.Result, error) {
 	return w.Reconcile(context.Background(), ctrl.Request{NamespacedName: w.key(id)})
 }
 
@@ -185,21 +206,24 @@ func (w *world) attemptFrom(cached *v1alpha1.CustomImage) {
 // attemptWhenDue lets time pass until the reconciler wants to be called again, and calls it.
 func (w *world) attemptWhenDue(id string) {
 	GinkgoHelper()
-	result, err := w.attempt(id)
-	Expect(err).NotTo(HaveOccurred())
+	result := w.attempt(id)
 	if w.gone(id) {
 		return
 	}
 	w.clock.Step(result.RequeueAfter)
-	_, err = w.attempt(id)
-	Expect(err).NotTo(HaveOccurred())
+	w.attempt(id)
 }
 
 // delete asks for the deletion of the object, as a person would, and makes a first attempt.
-func (w *world) delete(id string) (ctrl.Result, error) {
+func (w *world) delete(id string) ctrl.Result {
+	GinkgoHelper()
+	w.deleteUnseen(id)
+	return w.attempt(id)
+}
+
+func (w *world) deleteUnseen(id string) {
 	GinkgoHelper()
 	Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
-	return w.attempt(id)
 }
 
 func (w *world) key(id string) client.ObjectKey {
