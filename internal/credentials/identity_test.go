@@ -34,7 +34,7 @@ func TestWhoKnowsTheIDOfAKeyAloneHasNobodyElseRefused(t *testing.T) {
 	g.Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.Latency = ecssim.Duration(200 * time.Millisecond) })).To(Succeed())
 	var all sync.WaitGroup
 	all.Go(func() { _, _ = w.find("tenant", "key") })
-	time.Sleep(50 * time.Millisecond) // the tenant asks first
+	g.Eventually(w.sim.Calls).Should(HaveLen(1), "the tenant asks first")
 	all.Go(func() {
 		_, err := w.find("home", "")
 		g.Expect(err).NotTo(HaveOccurred())
@@ -53,12 +53,12 @@ func TestAnAttemptThatEndsDoesNotEndThatOfAnother(t *testing.T) {
 			_, err := w.For(ctx, region, "home", "")
 			g.Expect(err).To(MatchError(context.Canceled))
 		})
-		time.Sleep(50 * time.Millisecond)
+		g.Eventually(w.sim.Calls).Should(HaveLen(1))
 		all.Go(func() {
 			_, err := w.find("home", "")
 			g.Expect(err).NotTo(HaveOccurred())
 		})
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // nothing shows that the other waits too
 		cancel()
 		all.Wait()
 	}
