@@ -19,46 +19,40 @@ import (
 // What keeps the wrong image from being deleted: the account that an image was seen in, the one object that owns
 // it, and what else is deleted together with the object.
 
-// access is ECS, asked with one access key.
-type access struct {
+// cloud is ECS, asked with one access key.
+type cloud struct {
 	*ecs.Client
 	account string // that the key belongs to
 }
 
 // identify finds the access key of the object, and ends the attempt if it belongs to another account than the one in
 // which the image was seen: there, "not found" would say nothing about the image.
-func (d *deletion) identify(ctx context.Context) (end *outcome, err error) {
-	d.cloud, end, err = d.access(ctx, d.image)
-	return end, err
-}
-
-// access returns ECS for the object's key, or the outcome that forbids to ask it.
-func (r *CustomImageReconciler) access(ctx context.Context, image *v1alpha1.CustomImage) (access, *outcome, error) {
-	spec := image.Spec
-	key, err := r.Credentials.For(ctx, spec.RegionID, image.Namespace, spec.CredentialsSecretRef.Name)
+func (a *attempt) identify(ctx context.Context) (*outcome, error) {
+	spec, seen := a.image.Spec, a.image.Status.Image
+	key, err := a.Credentials.For(ctx, spec.RegionID, a.image.Namespace, spec.CredentialsSecretRef.Name)
 	if err != nil {
-		return access{}, nil, err
+		return nil, err
 	}
-	cloud := access{r.ECS.As(key), key.AccountID}
-	if image.Status.Image == nil {
-		return cloud, nil, nil
+	a.cloud = cloud{a.ECS.As(key), key.AccountID}
+	if seen == nil {
+		return nil, nil
 	}
-	return cloud, cloud.mismatch(image.Status.Image.OwnerID), nil
+	return a.cloud.mismatch(seen.OwnerID), nil
 }
 
 // find returns the image as ECS shows it, nil if it shows none, or the outcome for an image of another account.
-func (a access) find(ctx context.Context, image *v1alpha1.CustomImage) (*ecs.Image, *outcome, error) {
-	found, err := a.FindImage(ctx, image.Spec.RegionID, image.Spec.ImageID)
+func (c cloud) find(ctx context.Context, image *v1alpha1.CustomImage) (*ecs.Image, *outcome, error) {
+	found, err := c.FindImage(ctx, image.Spec.RegionID, image.Spec.ImageID)
 	if found == nil || err != nil {
 		return nil, nil, err
 	}
-	found.OwnerID = cmp.Or(found.OwnerID, a.account) // only its own images were asked for
-	return found, a.mismatch(found.OwnerID), nil
+	found.OwnerID = cmp.Or(found.OwnerID, c.account) // only its own images were asked for
+	return found, c.mismatch(found.OwnerID), nil
 }
 
 // mismatch returns the outcome for an image of that account; nil if the access key belongs to the same one.
-func (a access) mismatch(owner string) *outcome {
-	if owner == "" || owner == a.account {
+func (c cloud) mismatch(owner string) *outcome {
+	if owner == "" || owner == c.account {
 		return nil
 	}
 	return &outcome{
@@ -66,7 +60,7 @@ func (a access) mismatch(owner string) *outcome {
 		reason: v1alpha1.ReasonAccountMismatch,
 		message: fmt.Sprintf("The image was seen in account %s, and today's access key belongs to account %s. Nothing "+
 			"is asked of ECS with it. Give the object a key of account %s, or leave the image to it: set "+
-			"spec.deletionPolicy to Retain, and delete the object.", owner, a.account, owner),
+			"spec.deletionPolicy to Retain, and delete the object.", owner, c.account, owner),
 	}
 }
 
@@ -75,15 +69,15 @@ const imageIDField = "spec.imageID"
 
 // yieldToOwner ends an attempt for an image that another object owns, or owned when the status last said so: that said
 // too that deleting this object leaves the image.
-func (d *deletion) yieldToOwner(ctx context.Context) (*outcome, error) {
-	owner, err := ownerOf(ctx, d.Live, d.image, d.cloud.account)
+func (a *attempt) yieldToOwner(ctx context.Context) (*outcome, error) {
+	owner, err := ownerOf(ctx, a.Live, a.image, a.cloud.account)
 	switch {
 	case err != nil:
 		return nil, err
 	case owner != nil:
 		return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belongs to CustomImage %s, which saw it "+
 			"first or is older.", client.ObjectKeyFromObject(owner))), nil
-	case readyReason(d.image) == v1alpha1.ReasonConflict:
+	case readyReason(a.image) == v1alpha1.ReasonConflict:
 		return released(v1alpha1.EventRetained, "The image stays: it belonged to another CustomImage, and this one said that "+
 			"deleting it leaves the image."), nil
 	}

@@ -83,12 +83,13 @@ func (r *CustomImageReconciler) Reconcile(ctx context.Context, request ctrl.Requ
 		r.attempts.forget(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	attempt := r.observe
+	a := &attempt{CustomImageReconciler: r, image: image}
+	steps := a.observation()
 	if !image.DeletionTimestamp.IsZero() {
-		attempt = r.delete
+		steps = a.deletion()
 	}
 	var result ctrl.Result
-	outcome, err := attempt(ctx, image)
+	outcome, err := a.take(ctx, steps)
 	if err == nil {
 		// What became known is recorded also when the manager stops.
 		result, err = r.conclude(context.WithoutCancel(ctx), image, outcome)
@@ -98,4 +99,33 @@ func (r *CustomImageReconciler) Reconcile(ctx context.Context, request ctrl.Requ
 		return ctrl.Result{RequeueAfter: time.Second}, nil
 	}
 	return result, client.IgnoreNotFound(err)
+}
+
+// attempt is one attempt for one object: what its steps hand on to each other.
+type attempt struct {
+	*CustomImageReconciler
+	image *v1alpha1.CustomImage
+	// cloud is ECS, asked with one access key for all of the attempt: the account that is checked is the account
+	// that is called.
+	cloud cloud
+	// ending is what else is being deleted; it is looked for only if the object is.
+	ending ending
+}
+
+// step returns an outcome if it ends the attempt, and neither outcome nor error if it lets it go on.
+type step func(context.Context) (*outcome, error)
+
+// take takes the steps, of which the last has to come to an end.
+func (a *attempt) take(ctx context.Context, steps []step) (outcome, error) {
+	for _, step := range steps {
+		end, err := step(ctx)
+		if err != nil {
+			o, err := a.failed(a.image, err)
+			return a.ending.explain(o), err
+		}
+		if end != nil {
+			return a.ending.explain(*end), nil
+		}
+	}
+	return outcome{}, nil
 }

@@ -21,53 +21,30 @@ import (
 // patience is how long ECS may go on showing an image whose deletion it accepted, before somebody should look.
 const patience = 10 * time.Minute
 
-// deletion is one attempt to delete an image: what its steps hand on to each other.
-type deletion struct {
-	*CustomImageReconciler
-	image *v1alpha1.CustomImage
-	// cloud is ECS, asked with one access key for all of the attempt: the account that is checked is the account
-	// that is called.
-	cloud access
-	// ending is what else is being deleted.
-	ending ending
-}
-
-// delete is the deletion protocol. A step that returns an outcome ends the attempt, and one that returns neither
-// outcome nor error lets it go on. Whatever is not a proven end leaves the finalizer in place.
-func (r *CustomImageReconciler) delete(ctx context.Context, image *v1alpha1.CustomImage) (outcome, error) {
-	d := &deletion{CustomImageReconciler: r, image: image}
-	for _, step := range []func(context.Context) (*outcome, error){
-		d.waitUntilDue,
-		d.readAgain,
-		d.judge,
-		d.yieldToOwner,
-		d.identify,
-		d.lookFirst,
-		d.yieldToOwner,
-		d.judgeAgain,
-		d.deleteImage,
-		d.confirm,
-	} {
-		end, err := step(ctx)
-		if err != nil {
-			o, err := r.failed(image, err)
-			return d.ending.explain(o), err
-		}
-		if end != nil {
-			return d.ending.explain(*end), nil
-		}
+// deletion is the protocol for a deleted object. Whatever is not a proven end leaves the finalizer in place.
+func (a *attempt) deletion() []step {
+	return []step{
+		a.waitUntilDue,
+		a.readAgain,
+		a.judge,
+		a.yieldToOwner,
+		a.identify,
+		a.lookFirst,
+		a.yieldToOwner,
+		a.judgeAgain,
+		a.deleteImage,
+		a.confirm,
 	}
-	return outcome{}, nil // not reached: confirm comes to an end
 }
 
 // waitUntilDue ends an attempt that the cache shows to be too early, before anybody is asked anything. An object that
 // may go without its image, or is to be held, is never too early.
-func (d *deletion) waitUntilDue(ctx context.Context) (*outcome, error) {
-	wait := d.untilDue(d.image)
-	if _, asked := d.image.Annotations[v1alpha1.AnnotationRelease]; asked || isProtected(d.image) || wait <= 0 {
+func (a *attempt) waitUntilDue(ctx context.Context) (*outcome, error) {
+	wait := a.untilDue(a.image)
+	if _, asked := a.image.Annotations[v1alpha1.AnnotationRelease]; asked || isProtected(a.image) || wait <= 0 {
 		return nil, nil
 	}
-	cached, err := cascade(ctx, d.Client, d.image)
+	cached, err := cascade(ctx, a.Client, a.image)
 	if err != nil || cached.cause != "" {
 		return nil, err
 	}
@@ -76,12 +53,12 @@ func (d *deletion) waitUntilDue(ctx context.Context) (*outcome, error) {
 
 // readAgain reads the object straight from the API server, and ends the attempt if it is no longer the deleted
 // object that the cache showed: a cache may lag behind by any time, and a deletion cannot be undone.
-func (d *deletion) readAgain(ctx context.Context) (*outcome, error) {
-	uid := d.image.UID
-	if err := d.Live.Get(ctx, client.ObjectKeyFromObject(d.image), d.image); err != nil {
+func (a *attempt) readAgain(ctx context.Context) (*outcome, error) {
+	uid := a.image.UID
+	if err := a.Live.Get(ctx, client.ObjectKeyFromObject(a.image), a.image); err != nil {
 		return nil, err
 	}
-	if d.image.UID != uid || d.image.DeletionTimestamp.IsZero() {
+	if a.image.UID != uid || a.image.DeletionTimestamp.IsZero() {
 		return &outcome{}, nil
 	}
 	return nil, nil
@@ -89,26 +66,26 @@ func (d *deletion) readAgain(ctx context.Context) (*outcome, error) {
 
 // judge ends an attempt if the object itself, its namespace or the CRD says that the object goes without its image, or
 // that it is to stay.
-func (d *deletion) judge(ctx context.Context) (end *outcome, err error) {
-	if d.ending, err = cascade(ctx, d.Live, d.image); err != nil {
+func (a *attempt) judge(ctx context.Context) (end *outcome, err error) {
+	if a.ending, err = cascade(ctx, a.Live, a.image); err != nil {
 		return nil, err
 	}
-	others, wait := otherFinalizers(d.image), d.untilDue(d.image)
-	release, asked := d.image.Annotations[v1alpha1.AnnotationRelease]
+	others, wait := otherFinalizers(a.image), a.untilDue(a.image)
+	release, asked := a.image.Annotations[v1alpha1.AnnotationRelease]
 	switch {
-	case len(others) == len(d.image.Finalizers): // ours is gone, and the object is no longer our business
+	case len(others) == len(a.image.Finalizers): // ours is gone, and the object is no longer our business
 		return &outcome{}, nil
 	case len(others) > 0:
 		return othersFirst(others), nil
-	case asked && release == d.image.Spec.ImageID:
+	case asked && release == a.image.Spec.ImageID:
 		return released(v1alpha1.EventReleased, "The image stays, as the annotation asked."), nil
-	case d.image.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain:
+	case a.image.Spec.DeletionPolicy == v1alpha1.DeletionPolicyRetain:
 		return released(v1alpha1.EventRetained, "The image stays, as spec.deletionPolicy asks."), nil
-	case d.ending.cause != "":
-		return released(v1alpha1.EventRetained, "The image stays: "+d.ending.cause), nil
+	case a.ending.cause != "":
+		return released(v1alpha1.EventRetained, "The image stays: "+a.ending.cause), nil
 	case asked:
-		return invalidRelease(d.image, release), nil
-	case isProtected(d.image):
+		return invalidRelease(a.image, release), nil
+	case isProtected(a.image):
 		return protected(), nil
 	case wait > 0:
 		return &outcome{wait: wait}, nil
@@ -139,15 +116,15 @@ func invalidRelease(image *v1alpha1.CustomImage, value string) *outcome {
 
 // lookFirst records the image of an object that was deleted before its image was seen, so that the end can tell
 // a deletion from an image that was never there.
-func (d *deletion) lookFirst(ctx context.Context) (*outcome, error) {
-	if seen(d.image) {
+func (a *attempt) lookFirst(ctx context.Context) (*outcome, error) {
+	if seen(a.image) {
 		return nil, nil
 	}
-	found, end, err := d.cloud.find(ctx, d.image)
+	found, end, err := a.cloud.find(ctx, a.image)
 	if found == nil || end != nil || err != nil {
 		return end, err
 	}
-	return nil, d.record(ctx, d.image, outcome{
+	return nil, a.record(ctx, a.image, outcome{
 		kind:    v1alpha1.ConditionReconciling,
 		reason:  v1alpha1.ReasonPending,
 		message: "ECS shows the image, and is asked to delete it next.",
@@ -157,76 +134,76 @@ func (d *deletion) lookFirst(ctx context.Context) (*outcome, error) {
 
 // judgeAgain reads and judges all once more, right before the deletion: finding the key and the image can take minutes,
 // in which somebody may have thought better of it.
-func (d *deletion) judgeAgain(ctx context.Context) (*outcome, error) {
-	judged := d.image.ResourceVersion
-	if end, err := d.readAgain(ctx); end != nil || err != nil {
+func (a *attempt) judgeAgain(ctx context.Context) (*outcome, error) {
+	judged := a.image.ResourceVersion
+	if end, err := a.readAgain(ctx); end != nil || err != nil {
 		return end, err
 	}
-	if d.image.ResourceVersion != judged {
+	if a.image.ResourceVersion != judged {
 		return &outcome{wait: time.Second}, nil // its key may be another one now
 	}
-	return d.judge(ctx)
+	return a.judge(ctx)
 }
 
 // deleteImage asks ECS to delete the image. From here on the attempt is finished also when the manager stops: what
 // it did is known then, and recorded.
-func (d *deletion) deleteImage(ctx context.Context) (*outcome, error) {
+func (a *attempt) deleteImage(ctx context.Context) (*outcome, error) {
 	ctx = context.WithoutCancel(ctx)
-	spec := d.image.Spec
+	spec := a.image.Spec
 	force := ptr.Deref(spec.Force, false)
-	requestID, err := d.cloud.DeleteImage(ctx, spec.RegionID, spec.ImageID, force)
+	requestID, err := a.cloud.DeleteImage(ctx, spec.RegionID, spec.ImageID, force)
 	if err == nil {
 		log.FromContext(ctx).Info("Asked ECS to delete the image", "imageID", spec.ImageID,
-			"regionID", spec.RegionID, "accountID", d.cloud.account, "force", force, "requestID", requestID)
+			"regionID", spec.RegionID, "accountID", a.cloud.account, "force", force, "requestID", requestID)
 	}
 	if err == nil || isGone(err) {
 		return nil, nil
 	}
-	o, err := d.failed(d.image, err)
+	o, err := a.failed(a.image, err)
 	if err != nil {
 		return nil, err
 	}
-	d.nameUsers(ctx, &o)
+	a.nameUsers(ctx, &o)
 	return &o, nil
 }
 
 // confirm lets the object go once ECS shows the image no longer: that a deletion was accepted proves nothing.
-func (d *deletion) confirm(ctx context.Context) (*outcome, error) {
-	left, end, err := d.cloud.find(context.WithoutCancel(ctx), d.image)
+func (a *attempt) confirm(ctx context.Context) (*outcome, error) {
+	left, end, err := a.cloud.find(context.WithoutCancel(ctx), a.image)
 	switch {
 	case end != nil || err != nil:
 		return end, err
 	case left != nil:
-		return d.stillThere(left), nil
-	case seen(d.image):
+		return a.stillThere(left), nil
+	case seen(a.image):
 		return released(v1alpha1.EventDeleted, "ECS shows the image no longer."), nil
 	}
 	return released(v1alpha1.EventNotFound, fmt.Sprintf("No image was deleted: there is none of this ID in %s in "+
-		"account %s, which the access key belongs to.", d.image.Spec.RegionID, d.cloud.account)), nil
+		"account %s, which the access key belongs to.", a.image.Spec.RegionID, a.cloud.account)), nil
 }
 
-func (d *deletion) stillThere(left *ecs.Image) *outcome {
+func (a *attempt) stillThere(left *ecs.Image) *outcome {
 	o := &outcome{
 		kind:    v1alpha1.ConditionReconciling,
 		reason:  v1alpha1.ReasonDeleting,
 		message: fmt.Sprintf("ECS accepted the deletion and still shows the image with status %s.", clip(left.Status, 64)),
 		found:   left,
 	}
-	if d.deletingTooLong() {
+	if a.deletingTooLong() {
 		o.kind = v1alpha1.ConditionStalled
 		o.message += fmt.Sprintf(" That is so for more than %.0f minutes: ask Alibaba Cloud's support about the "+
 			"image, or let the object go with the annotation %s=%s.",
-			patience.Minutes(), v1alpha1.AnnotationRelease, d.image.Spec.ImageID)
+			patience.Minutes(), v1alpha1.AnnotationRelease, a.image.Spec.ImageID)
 	}
 	return o
 }
 
-func (d *deletion) deletingTooLong() bool {
-	if readyReason(d.image) != v1alpha1.ReasonDeleting {
+func (a *attempt) deletingTooLong() bool {
+	if readyReason(a.image) != v1alpha1.ReasonDeleting {
 		return false
 	}
-	reconciling := meta.FindStatusCondition(d.image.Status.Conditions, v1alpha1.ConditionReconciling)
-	return reconciling == nil || d.Clock.Since(reconciling.LastTransitionTime.Time) >= patience
+	reconciling := meta.FindStatusCondition(a.image.Status.Conditions, v1alpha1.ConditionReconciling)
+	return reconciling == nil || a.Clock.Since(reconciling.LastTransitionTime.Time) >= patience
 }
 
 func released(reason, message string) *outcome {

@@ -308,9 +308,9 @@ var _ = Describe("The status", func() {
 		w := newWorld(ecssim.Image{ImageID: id})
 		w.create(id)
 		image := w.get(id)
-		d := &deletion{CustomImageReconciler: w.CustomImageReconciler, image: image}
-		for _, o := range []*outcome{d.stillThere(found), othersFirst([]string{long, long, long, long}),
-			invalidRelease(image, long), access{account: "1"}.mismatch(long)} {
+		a := &attempt{CustomImageReconciler: w.CustomImageReconciler, image: image}
+		for _, o := range []*outcome{a.stillThere(found), othersFirst([]string{long, long, long, long}),
+			invalidRelease(image, long), cloud{account: "1"}.mismatch(long)} {
 			o.apply(image, metav1.NewTime(w.clock.Now()))
 			Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
 		}

@@ -42,7 +42,7 @@ func (r *CustomImageReconciler) conclude(
 			return ctrl.Result{}, err
 		}
 		next := r.nextAttempt(image)
-		r.attempts.set(image, attempt{next: next})
+		r.attempts.set(image, due{next: next})
 		// 0 would mean never, and time passes between two looks at the clock.
 		return ctrl.Result{RequeueAfter: max(next.Sub(r.Clock.Now()), time.Millisecond)}, nil
 	}
@@ -63,7 +63,7 @@ func (r *CustomImageReconciler) concludeThrottled(
 			return ctrl.Result{}, err
 		}
 	}
-	r.attempts.set(image, attempt{next: now.Add(wait), throttledSince: since})
+	r.attempts.set(image, due{next: now.Add(wait), throttledSince: since})
 	return ctrl.Result{RequeueAfter: wait}, nil
 }
 
@@ -77,7 +77,7 @@ func (r *CustomImageReconciler) concludeTransient(
 			return err
 		}
 	}
-	r.attempts.set(image, attempt{next: r.Clock.Now()})
+	r.attempts.set(image, due{next: r.Clock.Now()})
 	return fmt.Errorf("image %s in %s: %w", image.Spec.ImageID, image.Spec.RegionID, o.err)
 }
 

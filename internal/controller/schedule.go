@@ -115,29 +115,29 @@ func retryAt(image *v1alpha1.CustomImage) string {
 // attempts remembers when each object is due next. After a restart it is empty, and the schedule fills it.
 type attempts struct {
 	mu    sync.Mutex
-	known map[types.NamespacedName]attempt
+	known map[types.NamespacedName]due
 }
 
-type attempt struct {
+type due struct {
 	uid            types.UID
 	next           time.Time
 	throttledSince time.Time
 }
 
-func (a *attempts) get(image *v1alpha1.CustomImage) attempt {
+func (a *attempts) get(image *v1alpha1.CustomImage) due {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if known := a.known[client.ObjectKeyFromObject(image)]; known.uid == image.UID {
 		return known
 	}
-	return attempt{}
+	return due{}
 }
 
-func (a *attempts) set(image *v1alpha1.CustomImage, known attempt) {
+func (a *attempts) set(image *v1alpha1.CustomImage, known due) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.known == nil {
-		a.known = map[types.NamespacedName]attempt{}
+		a.known = map[types.NamespacedName]due{}
 	}
 	known.uid = image.UID
 	a.known[client.ObjectKeyFromObject(image)] = known

@@ -19,16 +19,16 @@ const (
 
 // nameUsers adds to the message who stands in the way of the deletion, by one more call, if the access key may make
 // it. Without the permission the message says what it lacks; nothing else depends on it.
-func (d *deletion) nameUsers(ctx context.Context, o *outcome) {
-	ask, users, most := d.cloud.InstancesOf, "instances", mostInstances
+func (a *attempt) nameUsers(ctx context.Context, o *outcome) {
+	ask, users, most := a.cloud.InstancesOf, "instances", mostInstances
 	switch o.meaning.Condition {
 	case v1alpha1.ConditionInUse:
 	case v1alpha1.ConditionShared:
-		ask, users, most = d.cloud.AccountsOf, "accounts", mostAccounts
+		ask, users, most = a.cloud.AccountsOf, "accounts", mostAccounts
 	default:
 		return
 	}
-	ids, more, err := ask(ctx, d.image.Spec.RegionID, d.image.Spec.ImageID)
+	ids, more, err := ask(ctx, a.image.Spec.RegionID, a.image.Spec.ImageID)
 	failure := (*ecs.Error)(nil)
 	switch {
 	case err == nil:
