@@ -200,13 +200,9 @@ func isAnotherSince(of *metav1.PartialObjectMetadata, image *v1alpha1.CustomImag
 }
 
 // explain adds to an outcome what follows from the deletion of the namespace: who wants the object to go needs another
-// way than to clear what is in the way, and events are refused that are not about the namespace itself.
+// way than to clear what is in the way.
 func (e ending) explain(o outcome) outcome {
-	if e.namespace == nil {
-		return o
-	}
-	o.about = e.namespace
-	if o.kind == v1alpha1.ConditionStalled {
+	if e.namespace != nil && o.kind == v1alpha1.ConditionStalled {
 		o.message += fmt.Sprintf(" The namespace is being deleted, so nothing can be created in it. To let the object go and "+
 			"leave the image: `kubectl annotate namespace %s %s-`.", e.namespace.Name, v1alpha1.AnnotationOnNamespaceDeletion)
 	}

@@ -92,7 +92,7 @@ func (r *CustomImageReconciler) Reconcile(ctx context.Context, request ctrl.Requ
 	outcome, err := a.take(ctx, steps)
 	if err == nil {
 		// What became known is recorded also when the manager stops.
-		result, err = r.conclude(context.WithoutCancel(ctx), image, outcome)
+		result, err = a.conclude(context.WithoutCancel(ctx), outcome)
 	}
 	if apierrors.IsConflict(err) {
 		// Somebody changed the object meanwhile. It is judged anew once the cache has that change.
@@ -120,7 +120,7 @@ func (a *attempt) take(ctx context.Context, steps []step) (outcome, error) {
 	for _, step := range steps {
 		end, err := step(ctx)
 		if err != nil {
-			o, err := a.failed(a.image, err)
+			o, err := a.failed(err)
 			return a.ending.explain(o), err
 		}
 		if end != nil {

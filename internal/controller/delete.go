@@ -124,7 +124,7 @@ func (a *attempt) lookFirst(ctx context.Context) (*outcome, error) {
 	if found == nil || end != nil || err != nil {
 		return end, err
 	}
-	return nil, a.record(ctx, a.image, outcome{
+	return nil, a.record(ctx, outcome{
 		kind:    v1alpha1.ConditionReconciling,
 		reason:  v1alpha1.ReasonPending,
 		message: "ECS shows the image, and is asked to delete it next.",
@@ -159,7 +159,7 @@ func (a *attempt) deleteImage(ctx context.Context) (*outcome, error) {
 	if err == nil || isGone(err) {
 		return nil, nil
 	}
-	o, err := a.failed(a.image, err)
+	o, err := a.failed(err)
 	if err != nil {
 		return nil, err
 	}

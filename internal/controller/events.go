@@ -20,14 +20,16 @@ import (
 const maxNote = 1024
 
 // announce tells of an outcome in an event. The image goes along as the related object: without it, events that
-// differ in their note alone would be merged.
-func (r *CustomImageReconciler) announce(image *v1alpha1.CustomImage, o outcome) {
-	var regarding, related runtime.Object = image, &corev1.ObjectReference{Kind: "Image", Name: image.Spec.ImageID}
-	if o.about != nil {
-		regarding, related = o.about, image
+// differ in their note alone would be merged. In a namespace that is being deleted no event is accepted that is not
+// about the namespace itself.
+func (a *attempt) announce(o outcome) {
+	imageID := a.image.Spec.ImageID
+	var regarding, related runtime.Object = a.image, &corev1.ObjectReference{Kind: "Image", Name: imageID}
+	if a.ending.namespace != nil {
+		regarding, related = a.ending.namespace, a.image
 	}
-	note := clip("Image "+image.Spec.ImageID+": "+o.message, maxNote)
-	r.Events.Eventf(regarding, related, o.eventType(), o.reason, "Reconcile", "%s", note)
+	note := clip("Image "+imageID+": "+o.message, maxNote)
+	a.Events.Eventf(regarding, related, o.eventType(), o.reason, "Reconcile", "%s", note)
 }
 
 // heeded are the annotations of an object that make a difference.

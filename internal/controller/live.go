@@ -35,7 +35,7 @@ func (a *attempt) ensureFinalizer(ctx context.Context) (*outcome, error) {
 	if readyReason(a.image) != "" {
 		return nil, nil
 	}
-	return nil, a.record(ctx, a.image, outcome{
+	return nil, a.record(ctx, outcome{
 		kind:    v1alpha1.ConditionReconciling,
 		reason:  v1alpha1.ReasonPending,
 		message: "ECS was not asked about the image yet.",

@@ -315,7 +315,7 @@ var _ = Describe("The status", func() {
 			Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
 		}
 		for _, code := range []string{"1.ImageIsCreating", "Forbidden." + long[:120], "…/…"} {
-			o, err := w.failed(image, &ecs.Error{Code: code, Message: long, RequestID: long})
+			o, err := a.failed(&ecs.Error{Code: code, Message: long, RequestID: long})
 			Expect(err).NotTo(HaveOccurred())
 			o.found = found
 			o.apply(image, metav1.NewTime(w.clock.Now()))
@@ -359,7 +359,8 @@ var _ = Describe("Events", func() {
 	It("are cut to what the API server takes", func() {
 		w := newWorld()
 		w.createUnseen(id)
-		w.announce(w.get(id), outcome{reason: "Available", message: strings.Repeat("ä", 5000)})
+		a := &attempt{CustomImageReconciler: w.CustomImageReconciler, image: w.get(id)}
+		a.announce(outcome{reason: "Available", message: strings.Repeat("ä", 5000)})
 		Expect(len(w.events()[0])).To(BeNumerically("<=", maxNote+len("Normal Available ")))
 	})
 })

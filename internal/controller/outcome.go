@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
@@ -29,14 +28,13 @@ type outcome struct {
 	found   *ecs.Image    // the image, if ECS showed it
 	err     *ecs.Error    // the error behind it, if there is one
 	meaning ecs.Meaning   // of err: its class, and the obstacle that is True then
-	about   client.Object // what its event is about; nil for the object
 	keep    bool          // nothing new is known: what the status says for the same reason stays as it is
 	release bool          // the object may go: reason and message are those of the event that says so
 }
 
 // failed has the table decide what an error means. An error that is neither from ECS nor an answer of the API server
 // is none that a status could explain, and is returned; so is one that means that the manager stops.
-func (r *CustomImageReconciler) failed(image *v1alpha1.CustomImage, err error) (outcome, error) {
+func (a *attempt) failed(err error) (outcome, error) {
 	failure := clusterError(err)
 	if errors.Is(err, context.Canceled) || failure == nil && !errors.As(err, &failure) {
 		return outcome{}, err
@@ -45,7 +43,7 @@ func (r *CustomImageReconciler) failed(image *v1alpha1.CustomImage, err error) (
 	o := outcome{
 		kind:    v1alpha1.ConditionStalled,
 		reason:  reasonOf(failure.Code),
-		message: fmt.Sprintf("%s: %s %s", failure.Code, failure.Message, r.advice(meaning, image, failure)),
+		message: fmt.Sprintf("%s: %s %s", failure.Code, failure.Message, a.advice(meaning, failure)),
 		err:     failure,
 		meaning: meaning,
 	}
@@ -75,13 +73,13 @@ func clusterError(err error) *ecs.Error {
 }
 
 // advice fills in what the table cannot know.
-func (r *CustomImageReconciler) advice(meaning ecs.Meaning, image *v1alpha1.CustomImage, failure *ecs.Error) string {
+func (a *attempt) advice(meaning ecs.Meaning, failure *ecs.Error) string {
 	return strings.NewReplacer(
 		"{action}", failure.Action,
 		"{origin}", failure.Origin,
-		"{operator}", r.Operator,
-		"{namespace}", image.Namespace,
-		"{secret}", image.Spec.CredentialsSecretRef.Name,
+		"{operator}", a.Operator,
+		"{namespace}", a.image.Namespace,
+		"{secret}", a.image.Spec.CredentialsSecretRef.Name,
 	).Replace(meaning.Advice)
 }
 

@@ -18,104 +18,96 @@ import (
 )
 
 // conclude makes an outcome known, and returns when the next attempt is due.
-func (r *CustomImageReconciler) conclude(
-	ctx context.Context, image *v1alpha1.CustomImage, o outcome,
-) (ctrl.Result, error) {
+func (a *attempt) conclude(ctx context.Context, o outcome) (ctrl.Result, error) {
 	if o.release {
-		err := r.release(ctx, image, o)
+		err := a.release(ctx, o)
 		if err == nil {
 			return ctrl.Result{}, nil
 		}
-		about := o.about
-		if o, err = r.failed(image, err); err != nil {
+		if o, err = a.failed(err); err != nil {
 			return ctrl.Result{}, err
 		}
-		o.about = about
 	}
 	switch {
 	case o.meaning.Class == ecs.Throttled:
-		return r.concludeThrottled(ctx, image, o)
+		return a.concludeThrottled(ctx, o)
 	case o.meaning.Class == ecs.Transient:
-		return ctrl.Result{}, r.concludeTransient(ctx, image, o)
+		return ctrl.Result{}, a.concludeTransient(ctx, o)
 	case o.reason != "":
-		if err := r.record(ctx, image, o); err != nil {
+		if err := a.record(ctx, o); err != nil {
 			return ctrl.Result{}, err
 		}
-		next := r.nextAttempt(image)
-		r.attempts.set(image, due{next: next})
+		next := a.nextAttempt(a.image)
+		a.attempts.set(a.image, due{next: next})
 		// 0 would mean never, and time passes between two looks at the clock.
-		return ctrl.Result{RequeueAfter: max(next.Sub(r.Clock.Now()), time.Millisecond)}, nil
+		return ctrl.Result{RequeueAfter: max(next.Sub(a.Clock.Now()), time.Millisecond)}, nil
 	}
 	return ctrl.Result{RequeueAfter: o.wait}, nil
 }
 
 // concludeThrottled says nothing as long as the quota keeps an object waiting for less than a minute.
-func (r *CustomImageReconciler) concludeThrottled(
-	ctx context.Context, image *v1alpha1.CustomImage, o outcome,
-) (ctrl.Result, error) {
-	now, since := r.Clock.Now(), r.attempts.get(image).throttledSince
-	wait := max(o.err.Wait+time.Duration(fraction(image.UID)*float64(o.err.Wait)/4), time.Millisecond)
+func (a *attempt) concludeThrottled(ctx context.Context, o outcome) (ctrl.Result, error) {
+	now, since := a.Clock.Now(), a.attempts.get(a.image).throttledSince
+	wait := max(o.err.Wait+time.Duration(fraction(a.image.UID)*float64(o.err.Wait)/4), time.Millisecond)
 	if since.IsZero() {
 		since = now
 	}
 	if now.Add(wait).Sub(since) >= time.Minute {
-		if err := r.record(ctx, image, o); err != nil {
+		if err := a.record(ctx, o); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
-	r.attempts.set(image, due{next: now.Add(wait), throttledSince: since})
+	a.attempts.set(a.image, due{next: now.Add(wait), throttledSince: since})
 	return ctrl.Result{RequeueAfter: wait}, nil
 }
 
 // concludeTransient returns the error, which has the work queue space the attempts. One hiccup is not worth a
 // word, the second is.
-func (r *CustomImageReconciler) concludeTransient(
-	ctx context.Context, image *v1alpha1.CustomImage, o outcome,
-) error {
-	if r.failures.NumRequeues(ctrl.Request{NamespacedName: client.ObjectKeyFromObject(image)}) > 0 {
-		if err := r.record(ctx, image, o); err != nil {
+func (a *attempt) concludeTransient(ctx context.Context, o outcome) error {
+	if a.failures.NumRequeues(ctrl.Request{NamespacedName: client.ObjectKeyFromObject(a.image)}) > 0 {
+		if err := a.record(ctx, o); err != nil {
 			return err
 		}
 	}
-	r.attempts.set(image, due{next: r.Clock.Now()})
-	return fmt.Errorf("image %s in %s: %w", image.Spec.ImageID, image.Spec.RegionID, o.err)
+	a.attempts.set(a.image, due{next: a.Clock.Now()})
+	return fmt.Errorf("image %s in %s: %w", a.image.Spec.ImageID, a.image.Spec.RegionID, o.err)
 }
 
 // record writes an outcome to the status, and announces it, if it says anything new.
-func (r *CustomImageReconciler) record(ctx context.Context, image *v1alpha1.CustomImage, o outcome) error {
-	if o.keep && readyReason(image) == o.reason {
+func (a *attempt) record(ctx context.Context, o outcome) error {
+	if o.keep && readyReason(a.image) == o.reason {
 		return nil
 	}
-	before := image.DeepCopy()
+	before := a.image.DeepCopy()
 	o.message += o.pointer()
-	o.apply(image, metav1.NewTime(r.Clock.Now()))
-	if saysTheSame(before.Status, image.Status) {
-		image.Status = before.Status // what is not written must not count for the schedule either
+	o.apply(a.image, metav1.NewTime(a.Clock.Now()))
+	if saysTheSame(before.Status, a.image.Status) {
+		a.image.Status = before.Status // what is not written must not count for the schedule either
 		return nil
 	}
-	if err := r.Client.Status().Patch(ctx, image, locked(before)); err != nil {
+	if err := a.Client.Status().Patch(ctx, a.image, locked(before)); err != nil {
 		return fmt.Errorf("write the status: %w", err)
 	}
 	// An object that turns from Reconciling to Stalled for the same reason needs somebody from now on.
 	turned := o.kind != "" && meta.FindStatusCondition(before.Status.Conditions, o.kind) == nil
 	if (turned || o.reason != readyReason(before)) && o.reason != v1alpha1.ReasonPending {
-		r.announce(image, o)
+		a.announce(o)
 	}
 	return nil
 }
 
 // release takes the finalizer off, and says how the object went.
-func (r *CustomImageReconciler) release(ctx context.Context, image *v1alpha1.CustomImage, o outcome) error {
-	before := image.DeepCopy()
-	controllerutil.RemoveFinalizer(image, v1alpha1.Finalizer)
-	if err := r.Client.Patch(ctx, image, locked(before)); err != nil {
+func (a *attempt) release(ctx context.Context, o outcome) error {
+	before := a.image.DeepCopy()
+	controllerutil.RemoveFinalizer(a.image, v1alpha1.Finalizer)
+	if err := a.Client.Patch(ctx, a.image, locked(before)); err != nil {
 		return fmt.Errorf("take the finalizer off: %w", err)
 	}
-	r.attempts.forget(client.ObjectKeyFromObject(image))
+	a.attempts.forget(client.ObjectKeyFromObject(a.image))
 	countRelease(o.reason)
-	r.announce(image, o)
+	a.announce(o)
 	log.FromContext(ctx).Info("Released the object", "reason", o.reason, "message", o.message,
-		"imageID", image.Spec.ImageID, "regionID", image.Spec.RegionID)
+		"imageID", a.image.Spec.ImageID, "regionID", a.image.Spec.RegionID)
 	return nil
 }
 
