@@ -114,6 +114,21 @@ func invalidRelease(image *v1alpha1.CustomImage, value string) *outcome {
 	}
 }
 
+func isProtected(image *v1alpha1.CustomImage) bool {
+	return image.Annotations[v1alpha1.AnnotationProtected] == "true"
+}
+
+// protected holds an object whose deletion came past the admission policy that refuses it.
+func protected() *outcome {
+	return &outcome{
+		kind:    v1alpha1.ConditionStalled,
+		unknown: true,
+		reason:  v1alpha1.ReasonProtected,
+		message: fmt.Sprintf("The annotation %s is \"true\". Take it off to have the image deleted, or set "+
+			"spec.deletionPolicy to Retain to let this object go and leave the image.", v1alpha1.AnnotationProtected),
+	}
+}
+
 // lookFirst records the image of an object that was deleted before its image was seen, so that the end can tell
 // a deletion from an image that was never there.
 func (a *attempt) lookFirst(ctx context.Context) (*outcome, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
@@ -89,14 +88,4 @@ func (a *attempt) look(ctx context.Context) (*outcome, error) {
 		message: fmt.Sprintf("ECS shows the image in %s with status %s. %s", spec.RegionID, clip(found.Status, 64), effect),
 		found:   found,
 	}, nil
-}
-
-func conflict(found *ecs.Image, owner *v1alpha1.CustomImage) *outcome {
-	return &outcome{
-		kind:   v1alpha1.ConditionStalled,
-		reason: v1alpha1.ReasonConflict,
-		message: fmt.Sprintf("The image belongs to CustomImage %s, which is older. Delete this object: that leaves "+
-			"the image.", client.ObjectKeyFromObject(owner)),
-		found: found,
-	}
 }

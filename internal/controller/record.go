@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -109,6 +111,22 @@ func (a *attempt) release(ctx context.Context, o outcome) error {
 	log.FromContext(ctx).Info("Released the object", "reason", o.reason, "message", o.message,
 		"imageID", a.image.Spec.ImageID, "regionID", a.image.Spec.RegionID)
 	return nil
+}
+
+// maxNote is how many bytes of a note the API server accepts.
+const maxNote = 1024
+
+// announce tells of an outcome in an event. The image goes along as the related object: without it, events that
+// differ in their note alone would be merged. In a namespace that is being deleted no event is accepted that is not
+// about the namespace itself.
+func (a *attempt) announce(o outcome) {
+	imageID := a.image.Spec.ImageID
+	var regarding, related runtime.Object = a.image, &corev1.ObjectReference{Kind: "Image", Name: imageID}
+	if a.ending.namespace != nil {
+		regarding, related = a.ending.namespace, a.image
+	}
+	note := clip("Image "+imageID+": "+o.message, maxNote)
+	a.Events.Eventf(regarding, related, o.eventType(), o.reason, "Reconcile", "%s", note)
 }
 
 // locked makes a patch that fails if somebody changed the object meanwhile. A merge patch replaces whole lists,

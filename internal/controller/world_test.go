@@ -269,6 +269,31 @@ func countCalls(sim *ecssim.Server, action, id string) int {
 	return count
 }
 
+// deletions counts all calls of DeleteImage, whatever image they were for.
+func (w *world) deletions() int {
+	count := 0
+	for _, call := range w.sim.Calls() {
+		if call.Action == "DeleteImage" {
+			count++
+		}
+	}
+	return count
+}
+
+func (w *world) expectStalled(id, reason string, text ...string) {
+	GinkgoHelper()
+	image := w.get(id)
+	for _, kind := range []string{"Ready", "Stalled"} {
+		Expect(condition(image, kind).Reason).To(Equal(reason))
+		for _, part := range append(text, "See docs/reasons/"+reason+".md.") {
+			Expect(condition(image, kind).Message).To(ContainSubstring(part))
+		}
+	}
+	Expect(condition(image, "Ready").Status).To(Equal(metav1.ConditionFalse))
+	Expect(condition(image, "Stalled").Status).To(Equal(metav1.ConditionTrue))
+	Expect(condition(image, "Reconciling").Type).To(BeEmpty())
+}
+
 // events returns what was announced since it was last called.
 func (w *world) events() []string {
 	var all []string

@@ -4,9 +4,7 @@ import (
 	"context"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -15,22 +13,6 @@ import (
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 )
-
-// maxNote is how many bytes of a note the API server accepts.
-const maxNote = 1024
-
-// announce tells of an outcome in an event. The image goes along as the related object: without it, events that
-// differ in their note alone would be merged. In a namespace that is being deleted no event is accepted that is not
-// about the namespace itself.
-func (a *attempt) announce(o outcome) {
-	imageID := a.image.Spec.ImageID
-	var regarding, related runtime.Object = a.image, &corev1.ObjectReference{Kind: "Image", Name: imageID}
-	if a.ending.namespace != nil {
-		regarding, related = a.ending.namespace, a.image
-	}
-	note := clip("Image "+imageID+": "+o.message, maxNote)
-	a.Events.Eventf(regarding, related, o.eventType(), o.reason, "Reconcile", "%s", note)
-}
 
 // heeded are the annotations of an object that make a difference.
 var heeded = []string{v1alpha1.AnnotationRetryAt, v1alpha1.AnnotationRelease, v1alpha1.AnnotationProtected}

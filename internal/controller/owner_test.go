@@ -1,0 +1,156 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+)
+
+// aSecondLater is when the API server's clock, which counts seconds, has gone on.
+func aSecondLater() { time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) }
+
+var _ = Describe("Two objects for one image", func() {
+	// two creates the older object in a namespace of its own, and the younger one in the world's.
+	two := func(images ...ecssim.Image) (older, younger *world) {
+		GinkgoHelper()
+		older = newWorld(images...)
+		younger = &world{CustomImageReconciler: older.CustomImageReconciler, clock: older.clock, sim: older.sim,
+			namespace: newNamespace(), announced: older.announced}
+		return older, younger
+	}
+
+	It("let the older one own it: the younger says so, and its deletion leaves the image", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.create(id)
+		younger.expectStalled(id, "Conflict", older.namespace+"/"+id)
+		Expect(condition(older.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		older.events()
+		younger.delete(id)
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(younger.events()).To(ConsistOf(And(HavePrefix("Normal Retained "), ContainSubstring(older.namespace+"/"+id))))
+		Expect(older.deletions()).To(BeZero())
+
+		older.delete(id)
+		Expect(older.exists(id)).To(BeFalse())
+	})
+
+	It("let the older one own it although the younger saw it first", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.createUnseen(id)
+		aSecondLater()
+		younger.create(id)
+		Expect(condition(younger.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		older.attempt(id)
+		Expect(condition(older.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		younger.delete(id)
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(older.deletions()).To(BeZero())
+	})
+
+	It("let the owner's image alone when the younger is deleted before anybody looked for it", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.createUnseen(id, withFinalizer)
+		younger.delete(id)
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(older.deletions()).To(BeZero())
+	})
+
+	It("let the owner's image alone when the younger's key may delete it but is not shown it", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.createUnseen(id, withFinalizer)
+		Expect(older.sim.AddFault(ecssim.Fault{Action: "DescribeImages", Code: "InvalidImageId.NotFound", HTTPStatus: 404, Times: 1})).To(Succeed())
+		younger.delete(id)
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(older.deletions()).To(BeZero())
+	})
+
+	It("do not let an older one own it whose key never saw it", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.inTwoAccounts()
+		older.create(id, withSecret("other"))
+		Expect(trueObstacles(older.get(id))).To(ConsistOf("NotFound"))
+		aSecondLater()
+		younger.create(id)
+		Expect(condition(younger.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		older.delete(id)
+		Expect(older.gone(id)).To(BeTrue())
+		Expect(older.exists(id)).To(BeTrue())
+		younger.delete(id)
+		Expect(older.exists(id)).To(BeFalse())
+	})
+
+	It("leave the image when the younger is deleted as its message advises, although the owner went meanwhile", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id, retained)
+		aSecondLater()
+		younger.create(id)
+		younger.expectStalled(id, "Conflict", "Delete this object: that leaves the image.")
+		older.delete(id)
+		Expect(older.gone(id)).To(BeTrue())
+		younger.delete(id)
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(younger.exists(id)).To(BeTrue())
+	})
+
+	It("let the older one own it also if its status names no account", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.create(id)
+		image := older.get(id)
+		image.Status.Image.OwnerID = ""
+		Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
+		younger.delete(id)
+		Expect(younger.exists(id)).To(BeTrue())
+	})
+
+	It("let the older one own it also if the cache does not have it, or it is in a namespace that is not watched", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.createUnseen(id, withFinalizer)
+		younger.Client = interceptor.NewClient(younger.Client.(client.WithWatch), interceptor.Funcs{
+			List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error { return nil },
+		})
+		younger.delete(id)
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(younger.exists(id)).To(BeTrue())
+	})
+
+	It("are in no conflict if their images are in different regions", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.create(id, func(image *v1alpha1.CustomImage) { image.Spec.RegionID = "cn-shanghai" })
+		Expect(trueObstacles(younger.get(id))).To(ConsistOf("NotFound"))
+		older.delete(id)
+		Expect(older.exists(id)).To(BeFalse())
+	})
+
+	It("hand the image on when the older one goes and leaves it", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id, retained)
+		aSecondLater()
+		younger.create(id)
+		younger.expectStalled(id, "Conflict")
+		older.delete(id)
+		younger.attemptWhenDue(id)
+		Expect(condition(younger.get(id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+		younger.delete(id)
+		Expect(younger.exists(id)).To(BeFalse())
+	})
+})
