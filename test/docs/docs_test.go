@@ -163,7 +163,7 @@ func TestEachFileThatIsNamedExists(t *testing.T) {
 // paths are the files and folders of the project.
 func paths(g *WithT) (found []string) {
 	g.Expect(filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
-		if name := entry.Name(); name == ".git" || name == "bin" {
+		if name := entry.Name(); entry.IsDir() && (name == ".git" || name == "bin") { // in a worktree .git is a file
 			return filepath.SkipDir
 		}
 		found = append(found, path)
