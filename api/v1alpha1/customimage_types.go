@@ -170,6 +170,14 @@ type CustomImageStatus struct {
 	// +optional
 	Image *ImageStatus `json:"image,omitempty"`
 
+	// ownedBy is the other CustomImage that owns the image, as NAMESPACE/NAME:
+	// an older one that has seen it. While it is set, deleting this object
+	// leaves the image.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	OwnedBy string `json:"ownedBy,omitempty"`
+
 	// lastError is the ECS error behind the obstacle in force, as it was first
 	// seen.
 	// +optional

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -62,11 +63,13 @@ func cascade(ctx context.Context, reader client.Reader, image *v1alpha1.CustomIm
 	}
 	optedIn := namespace.Annotations[v1alpha1.AnnotationOnNamespaceDeletion] == string(v1alpha1.DeletionPolicyDelete)
 	switch {
-	case isAnotherSince(crd, image) || isAnotherSince(namespace, image):
+	case outlived(image, crd, namespace):
 		found.cause = "its namespace or CustomResourceDefinition was deleted and created anew since, which deletes no images."
 	case crdEnds:
 		found.cause = "CustomResourceDefinition " + crdName + " is being deleted, which deletes no images."
-	case namespaceEnds && (!optedIn || isProtected(image)):
+	case namespaceEnds && optedIn && isProtected(image):
+		found.cause = "namespace " + image.Namespace + " is being deleted, and the object is protected."
+	case namespaceEnds && !optedIn:
 		found.cause = "namespace " + image.Namespace + " is being deleted, which deletes no images unless it asks for that."
 	}
 	return found, nil
@@ -85,18 +88,20 @@ func isEnding(
 	return err != nil || !of.DeletionTimestamp.IsZero(), nil
 }
 
-// isAnotherSince reports whether that is not what the object was created in, but something of the same name that came
-// later: the object was deleted with what was there before, and outlived it. A minute is for clocks that differ.
-func isAnotherSince(of *metav1.PartialObjectMetadata, image *v1alpha1.CustomImage) bool {
-	return of.CreationTimestamp.Sub(image.CreationTimestamp.Time) > time.Minute
+// outlived reports whether one of these is not what the object was created in, but something of the same name that
+// came later: the object was deleted with what was there before, and outlived it. A minute is for clocks that differ.
+func outlived(image *v1alpha1.CustomImage, these ...*metav1.PartialObjectMetadata) bool {
+	return slices.ContainsFunc(these, func(of *metav1.PartialObjectMetadata) bool {
+		return of.CreationTimestamp.Sub(image.CreationTimestamp.Time) > time.Minute
+	})
 }
 
 // explain adds to an outcome what follows from the deletion of the namespace: who wants the object to go needs another
 // way than to clear what is in the way.
 func (e ending) explain(o outcome) outcome {
 	if e.namespace != nil && o.kind == v1alpha1.ConditionStalled {
-		o.message += fmt.Sprintf(" The namespace is being deleted, so nothing can be created in it. To let the object go and "+
-			"leave the image: `kubectl annotate namespace %s %s-`.", e.namespace.Name, v1alpha1.AnnotationOnNamespaceDeletion)
+		o.message += fmt.Sprintf(" But the namespace is being deleted, and nothing can be created in it any more. To let the "+
+			"object go and leave the image: `kubectl annotate namespace %s %s-`.", e.namespace.Name, v1alpha1.AnnotationOnNamespaceDeletion)
 	}
 	return o
 }

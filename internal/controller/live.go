@@ -50,7 +50,7 @@ func (a *attempt) waitUnlessOwnerChanged(ctx context.Context) (*outcome, error) 
 	}
 	if reason == v1alpha1.ReasonAvailable || reason == v1alpha1.ReasonConflict {
 		owner, err := ownerOf(ctx, a.Client, a.image, "")
-		if err != nil || (owner != nil) != (reason == v1alpha1.ReasonConflict) {
+		if err != nil || (owner != nil) != (a.image.Status.OwnedBy != "") {
 			return nil, err
 		}
 	}
@@ -87,5 +87,6 @@ func (a *attempt) look(ctx context.Context) (*outcome, error) {
 		reason:  v1alpha1.ReasonAvailable,
 		message: fmt.Sprintf("ECS shows the image in %s with status %s. %s", spec.RegionID, clip(found.Status, 64), effect),
 		found:   found,
+		ownedBy: new(string), // by nobody else
 	}, nil
 }

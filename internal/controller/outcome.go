@@ -26,6 +26,7 @@ type outcome struct {
 	reason  string        // of Ready, of kind and of the obstacle
 	message string        // likewise
 	found   *ecs.Image    // the image, if ECS showed it
+	ownedBy *string       // the other object that owns it, or ""; nil if that was not found out
 	err     *ecs.Error    // the error behind it, if there is one
 	meaning ecs.Meaning   // of err: its class, and the obstacle that is True then
 	keep    bool          // nothing new is known: what the status says for the same reason stays as it is
@@ -102,6 +103,9 @@ func (o outcome) apply(image *v1alpha1.CustomImage, now metav1.Time) {
 	}
 	status.ObservedGeneration = ptr.To(image.Generation)
 	status.LastHandledRetryAt = retryAt(image)
+	if o.ownedBy != nil {
+		status.OwnedBy = *o.ownedBy
+	}
 	if o.found != nil {
 		status.Image = imageStatus(o.found)
 		status.LastSyncTime = &now

@@ -21,12 +21,15 @@ func (a *attempt) yieldToOwner(ctx context.Context) (*outcome, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case owner != nil && a.image.Status.Image == nil:
+		return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belongs to CustomImage %s, which has seen "+
+			"it, and this one has not.", client.ObjectKeyFromObject(owner))), nil
 	case owner != nil:
-		return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belongs to CustomImage %s, which saw it "+
-			"first or is older.", client.ObjectKeyFromObject(owner))), nil
-	case readyReason(a.image) == v1alpha1.ReasonConflict:
-		return released(v1alpha1.EventRetained, "The image stays: it belonged to another CustomImage, and this one said that "+
-			"deleting it leaves the image."), nil
+		return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belongs to CustomImage %s, which is older.",
+			client.ObjectKeyFromObject(owner))), nil
+	case a.image.Status.OwnedBy != "":
+		return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belonged to CustomImage %s, and this one "+
+			"said that deleting it leaves the image.", a.image.Status.OwnedBy)), nil
 	}
 	return nil, nil
 }
@@ -70,11 +73,12 @@ func isOlder(a, b *v1alpha1.CustomImage) bool {
 }
 
 func conflict(found *ecs.Image, owner *v1alpha1.CustomImage) *outcome {
+	name := client.ObjectKeyFromObject(owner).String()
 	return &outcome{
-		kind:   v1alpha1.ConditionStalled,
-		reason: v1alpha1.ReasonConflict,
-		message: fmt.Sprintf("The image belongs to CustomImage %s, which is older. Delete this object: that leaves "+
-			"the image.", client.ObjectKeyFromObject(owner)),
-		found: found,
+		kind:    v1alpha1.ConditionStalled,
+		reason:  v1alpha1.ReasonConflict,
+		message: fmt.Sprintf("The image belongs to CustomImage %s, which is older. Delete this object: that leaves the image.", name),
+		found:   found,
+		ownedBy: &name,
 	}
 }

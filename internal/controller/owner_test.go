@@ -6,7 +6,9 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -109,11 +111,11 @@ var _ = Describe("Two objects for one image", func() {
 	It("let the older one own it also if its status names no account", func() {
 		older, younger := two(ecssim.Image{ImageID: id})
 		older.create(id)
-		aSecondLater()
-		younger.create(id)
 		image := older.get(id)
 		image.Status.Image.OwnerID = ""
 		Expect(admin.Status().Update(context.Background(), image)).To(Succeed())
+		aSecondLater()
+		younger.createUnseen(id, withFinalizer)
 		younger.delete(id)
 		Expect(younger.exists(id)).To(BeTrue())
 	})
@@ -131,12 +133,63 @@ var _ = Describe("Two objects for one image", func() {
 		Expect(younger.exists(id)).To(BeTrue())
 	})
 
+	It("leave the image also if the younger had to wait for others, or could not be let go, while the owner went", func() {
+		for _, hindrance := range []func(younger *world) (end func()){
+			func(younger *world) func() {
+				younger.change(id, func(image *v1alpha1.CustomImage) {
+					image.Finalizers = append(image.Finalizers, "foregroundDeletion")
+				})
+				return func() {
+					younger.change(id, func(image *v1alpha1.CustomImage) { image.Finalizers = []string{v1alpha1.Finalizer} })
+				}
+			},
+			func(younger *world) func() {
+				able := younger.Client
+				younger.Client = interceptor.NewClient(able.(client.WithWatch), interceptor.Funcs{Patch: func(
+					context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
+					return apierrors.NewForbidden(v1alpha1.GroupVersion.WithResource("customimages").GroupResource(), id, nil)
+				}})
+				return func() { younger.Client = able }
+			},
+		} {
+			older, younger := two(ecssim.Image{ImageID: id})
+			older.create(id, retained)
+			aSecondLater()
+			younger.create(id)
+			end := hindrance(younger)
+			younger.delete(id)
+			Expect(younger.gone(id)).To(BeFalse())
+			Expect(younger.readyReason(id)).NotTo(Equal("Conflict"))
+			end()
+			older.delete(id)
+			Expect(older.gone(id)).To(BeTrue())
+			younger.attemptWhenDue(id)
+			Expect(younger.gone(id)).To(BeTrue())
+			Expect(younger.exists(id)).To(BeTrue())
+			emptyNamespace(younger.namespace)
+		}
+	})
+
+	It("let the younger go although its Secret is gone", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.create(id)
+		younger.change(id, withSecret("missing"))
+		younger.delete(id)
+		Expect(younger.gone(id)).To(BeTrue())
+		Expect(younger.exists(id)).To(BeTrue())
+	})
+
 	It("are in no conflict if their images are in different regions", func() {
 		older, younger := two(ecssim.Image{ImageID: id})
 		older.create(id)
 		aSecondLater()
 		younger.create(id, func(image *v1alpha1.CustomImage) { image.Spec.RegionID = "cn-shanghai" })
 		Expect(trueObstacles(younger.get(id))).To(ConsistOf("NotFound"))
+		younger.events()
+		younger.delete(id)
+		Expect(younger.events()).To(ConsistOf(HavePrefix("Warning NotFound ")), "not Retained: it is another image")
 		older.delete(id)
 		Expect(older.exists(id)).To(BeFalse())
 	})
@@ -154,3 +207,35 @@ var _ = Describe("Two objects for one image", func() {
 		Expect(younger.exists(id)).To(BeFalse())
 	})
 })
+
+var _ = DescribeTable("Of two objects, the other one owns the image", func(change func(other, this *v1alpha1.CustomImage), want bool) {
+	object := func(uid types.UID, created time.Time) *v1alpha1.CustomImage {
+		return &v1alpha1.CustomImage{
+			ObjectMeta: metav1.ObjectMeta{UID: uid, CreationTimestamp: metav1.NewTime(created)},
+			Spec:       v1alpha1.CustomImageSpec{RegionID: region, ImageID: id},
+			Status:     v1alpha1.CustomImageStatus{Image: &v1alpha1.ImageStatus{OwnerID: account}},
+		}
+	}
+	now := time.Now()
+	other, this := object("b", now), object("a", now.Add(time.Second))
+	change(other, this)
+	Expect(precedes(other, this, account)).To(Equal(want))
+},
+	Entry("if it is older", func(_, _ *v1alpha1.CustomImage) {}, true),
+	Entry("not if it is younger", func(other, this *v1alpha1.CustomImage) {
+		other.CreationTimestamp = metav1.NewTime(this.CreationTimestamp.Add(time.Second))
+	}, false),
+	Entry("if it is as old and comes first by its uid", func(other, this *v1alpha1.CustomImage) {
+		other.CreationTimestamp, this.UID = this.CreationTimestamp, "c"
+	}, true),
+	Entry("not if it is as old and comes last by its uid", func(other, this *v1alpha1.CustomImage) {
+		other.CreationTimestamp = this.CreationTimestamp
+	}, false),
+	Entry("not if it never saw it", func(other, _ *v1alpha1.CustomImage) { other.Status.Image = nil }, false),
+	Entry("if it saw it in an account that is not known", func(other, _ *v1alpha1.CustomImage) { other.Status.Image.OwnerID = "" }, true),
+	Entry("not if it saw one in another account", func(other, _ *v1alpha1.CustomImage) { other.Status.Image.OwnerID = otherAccount }, false),
+	Entry("not if it is in another region", func(other, _ *v1alpha1.CustomImage) { other.Spec.RegionID = "cn-shanghai" }, false),
+	Entry("if this one never saw it, and is older", func(other, this *v1alpha1.CustomImage) {
+		this.Status.Image, this.CreationTimestamp = nil, metav1.NewTime(other.CreationTimestamp.Add(-time.Hour))
+	}, true),
+)
