@@ -421,8 +421,10 @@ var _ = Describe("An owner, whose deletion deletes the object", func() {
 	It("stays through the changes of those who may not give one, is not exchanged, and is taken away", func(ctx SpecContext) {
 		object := live(ctx, owned)
 		Expect(mergeLabel(ctx, as(editor), object)).To(Succeed())
-		Expect(patch(types.JSONPatchType, `[{"op":"replace","path":"/metadata/ownerReferences/0/uid","value":"4-5-6"}]`)(
-			ctx, as(editor), object)).To(beDeniedBy("owner"))
+		for field, value := range map[string]string{"uid": "4-5-6", "name": "nobody", "kind": "Secret", "apiVersion": "v2"} {
+			body := fmt.Sprintf(`[{"op":"replace","path":"/metadata/ownerReferences/0/%s","value":%q}]`, field, value)
+			Expect(patch(types.JSONPatchType, body)(ctx, as(editor), object)).To(beDeniedBy("owner"), field)
+		}
 		Expect(patch(types.MergePatchType, `{"metadata":{"ownerReferences":null}}`)(ctx, as(editor), object)).To(Succeed())
 		Expect(stored(ctx, object)).NotTo(beOwned)
 	})
