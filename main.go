@@ -130,7 +130,7 @@ func (s *settings) bindCloudFlags() {
 	flag.StringVar(&s.network, "network", "public", "Which of Alibaba Cloud's endpoints to call: public or vpc.")
 	flag.StringVar(&s.credentials, "credentials", "auto", "The operator's own identity, used for objects that name no "+
 		"Secret: auto (rrsa if its variables are set, else env), rrsa, env, ecs-role or none.")
-	flag.Func("ambient-namespaces", "Which namespaces' objects may use that identity, separated by "+
+	flag.Func("ambient-namespaces", "Which namespaces' objects may use the operator's own identity, separated by "+
 		"commas; * for all. Default: the operator's own namespace; outside a cluster: all.", names(&s.ambientNamespaces))
 	flag.DurationVar(&s.api.Timeout, "request-timeout", 45*time.Second, "How long one call of ECS or STS may take.")
 }

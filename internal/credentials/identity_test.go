@@ -12,7 +12,10 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
@@ -40,6 +43,19 @@ func TestWhoKnowsTheIDOfAKeyAloneHasNobodyElseRefused(t *testing.T) {
 		g.Expect(err).NotTo(HaveOccurred())
 	})
 	all.Wait()
+}
+
+func TestASecretOfTheSameNameInAnotherNamespaceSharesNothing(t *testing.T) {
+	g := NewWithT(t)
+	w := newWorld(t, "env", key)
+	guessed := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant", Name: "key"},
+		Data: bytesOf(map[string]string{keyAccessKeyID: "secret-id", keyAccessKeySecret: "guessed"})}
+	g.Expect(w.Secrets.(client.Client).Update(context.Background(), guessed)).To(Succeed())
+	_, err := w.find("home", "key")
+	g.Expect(err).NotTo(HaveOccurred())
+	got, err := w.find("tenant", "key")
+	g.Expect(openapi.ErrorCode(err)).To(Equal("SignatureDoesNotMatch"))
+	g.Expect(got.AccountID).To(BeEmpty())
 }
 
 func TestAnAttemptThatEndsDoesNotEndThatOfAnother(t *testing.T) {

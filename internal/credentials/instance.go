@@ -15,7 +15,7 @@ import (
 )
 
 // metadataService is where an ECS instance learns about itself, its role's keys included.
-const metadataService = "http://100.100.100.200"
+var metadataService = "http://100.100.100.200"
 
 // fromInstance uses the RAM role of the ECS instance that the operator runs on. All pods on that node can do so;
 // that is why it is used only when asked for.

@@ -361,10 +361,15 @@ func TestTheRoleOfAnInstanceIsReadFromItsMetadata(t *testing.T) {
 }
 
 func TestAnIdentityThatIsTakenAwayIsReplacedByNoOther(t *testing.T) {
+	defer func(service string) { metadataService = service }(metadataService)
 	for source, takeAway := range map[string]func(w *world) string{ // returns the variable that is not set any more
 		"env":  func(*world) string { return envAccessKeyID },
 		"rrsa": func(w *world) string { _ = os.Remove(w.tokenFile); return "" },
 		"none": func(*world) string { return "" },
+		"ecs-role": func(*world) string {
+			metadataService = instance(t, "", false).URL
+			return ""
+		},
 	} {
 		t.Run(source, func(t *testing.T) {
 			g := NewWithT(t)

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"os/exec"
 	"strconv"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -119,6 +120,14 @@ var _ = DescribeTable("The manager refuses a flag that makes no sense, in words 
 	Entry(nil, "waiting-backoff", "5s", "want the first and the longest wait"),
 	Entry(nil, "blocked-backoff", "10m,30s", "want the first and the longest wait"),
 )
+
+var _ = It("does not start in a pod whose namespace it cannot tell: all would be able to use its identity", func(ctx SpecContext) {
+	command := exec.CommandContext(ctx, manager, "--kubeconfig=nowhere")
+	command.Env = []string{"KUBERNETES_SERVICE_HOST=127.0.0.1"}
+	output, err := command.CombinedOutput()
+	Expect(err).To(HaveOccurred())
+	Expect(string(output)).To(ContainSubstring("or give --ambient-namespaces"))
+})
 
 var _ = It("refuses to start with words that are no flags, behind which it would see no flag", func(ctx SpecContext) {
 	refused := cluster.Run(ctx, manager, "--kubeconfig=nowhere",
