@@ -154,3 +154,15 @@ var _ = Describe("An operator without a permission in the cluster", func() {
 		Expect(w.events()).To(ConsistOf(HavePrefix("Normal Deleted ")))
 	})
 })
+
+var _ = It("knows its own name in the cluster, and starts also where it may not ask for it", func() {
+	c, err := client.NewWithWatch(operator, client.Options{Scheme: scheme})
+	Expect(err).NotTo(HaveOccurred())
+	Expect(WhoAmI(context.Background(), c)).To(Equal("--serviceaccount=default:operator"))
+	mute := interceptor.NewClient(c, interceptor.Funcs{
+		Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
+			return apierrors.NewForbidden(schema.GroupResource{Resource: "selfsubjectreviews"}, "", nil)
+		},
+	})
+	Expect(WhoAmI(context.Background(), mute)).To(Equal("--serviceaccount=NAMESPACE:NAME"))
+})
