@@ -170,9 +170,9 @@ type CustomImageStatus struct {
 	// +optional
 	Image *ImageStatus `json:"image,omitempty"`
 
-	// ownedBy is the other CustomImage that owns the image, as NAMESPACE/NAME:
-	// an older one that has seen it. While it is set, deleting this object
-	// leaves the image.
+	// ownedBy is the other CustomImage that owned the image when it was last
+	// looked at, as NAMESPACE/NAME: an older one that has seen it. While it is
+	// set, deleting this object leaves the image.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=317

@@ -110,7 +110,7 @@ func invalidRelease(image *v1alpha1.CustomImage, value string) *outcome {
 		unknown: true,
 		reason:  v1alpha1.ReasonInvalidRelease,
 		message: fmt.Sprintf("The annotation %s is %q. Set it to %s to let this object go and leave the image, or take "+
-			"it off to have the image deleted.", v1alpha1.AnnotationRelease, clip(value, 64), image.Spec.ImageID),
+			"it off to go on with the deletion.", v1alpha1.AnnotationRelease, clip(value, 64), image.Spec.ImageID),
 	}
 }
 
@@ -124,7 +124,7 @@ func protected() *outcome {
 		kind:    v1alpha1.ConditionStalled,
 		unknown: true,
 		reason:  v1alpha1.ReasonProtected,
-		message: fmt.Sprintf("The annotation %s is \"true\". Take it off to have the image deleted, or set "+
+		message: fmt.Sprintf("The annotation %s is \"true\". Take it off to go on with the deletion, or set "+
 			"spec.deletionPolicy to Retain to let this object go and leave the image.", v1alpha1.AnnotationProtected),
 	}
 }

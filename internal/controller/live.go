@@ -50,7 +50,7 @@ func (a *attempt) waitUnlessOwnerChanged(ctx context.Context) (*outcome, error) 
 	}
 	if reason == v1alpha1.ReasonAvailable || reason == v1alpha1.ReasonConflict {
 		owner, err := ownerOf(ctx, a.Client, a.image, "")
-		if err != nil || (owner != nil) != (a.image.Status.OwnedBy != "") {
+		if err != nil || nameOf(owner) != a.image.Status.OwnedBy {
 			return nil, err
 		}
 	}

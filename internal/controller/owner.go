@@ -22,14 +22,14 @@ func (a *attempt) yieldToOwner(ctx context.Context) (*outcome, error) {
 	case err != nil:
 		return nil, err
 	case owner != nil && a.image.Status.Image == nil:
-		return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belongs to CustomImage %s, which has seen "+
-			"it, and this one has not.", client.ObjectKeyFromObject(owner))), nil
+		return released(v1alpha1.EventRetained, fmt.Sprintf("No image was deleted: it belongs to CustomImage %s, which has "+
+			"seen it, and this one has not.", client.ObjectKeyFromObject(owner))), nil
 	case owner != nil:
-		return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belongs to CustomImage %s, which is older.",
+		return released(v1alpha1.EventRetained, fmt.Sprintf("No image was deleted: it belongs to CustomImage %s, which is older.",
 			client.ObjectKeyFromObject(owner))), nil
 	case a.image.Status.OwnedBy != "":
-		return released(v1alpha1.EventRetained, fmt.Sprintf("The image stays: it belonged to CustomImage %s, and this one "+
-			"said that deleting it leaves the image.", a.image.Status.OwnedBy)), nil
+		return released(v1alpha1.EventRetained, fmt.Sprintf("No image was deleted: it belonged to CustomImage %s, and this "+
+			"one said that deleting it leaves the image.", a.image.Status.OwnedBy)), nil
 	}
 	return nil, nil
 }
@@ -73,7 +73,7 @@ func isOlder(a, b *v1alpha1.CustomImage) bool {
 }
 
 func conflict(found *ecs.Image, owner *v1alpha1.CustomImage) *outcome {
-	name := client.ObjectKeyFromObject(owner).String()
+	name := nameOf(owner)
 	return &outcome{
 		kind:    v1alpha1.ConditionStalled,
 		reason:  v1alpha1.ReasonConflict,
@@ -81,4 +81,12 @@ func conflict(found *ecs.Image, owner *v1alpha1.CustomImage) *outcome {
 		found:   found,
 		ownedBy: &name,
 	}
+}
+
+// nameOf returns an owner as the status names it; "" if there is none.
+func nameOf(owner *v1alpha1.CustomImage) string {
+	if owner == nil {
+		return ""
+	}
+	return client.ObjectKeyFromObject(owner).String()
 }

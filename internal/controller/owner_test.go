@@ -170,6 +170,37 @@ var _ = Describe("Two objects for one image", func() {
 		}
 	})
 
+	It("do not say that the image stays when the owner took it along", func() {
+		older, younger := two(ecssim.Image{ImageID: id})
+		older.create(id)
+		aSecondLater()
+		younger.create(id)
+		older.delete(id)
+		Expect(older.exists(id)).To(BeFalse())
+		younger.events()
+		younger.delete(id)
+		Expect(younger.events()).To(ConsistOf(And(HavePrefix("Normal Retained "), ContainSubstring("No image was deleted"),
+			Not(ContainSubstring("stays")))))
+	})
+
+	It("name the next owner when the first one goes and leaves it", func() {
+		older, youngest := two(ecssim.Image{ImageID: id})
+		middle := &world{CustomImageReconciler: older.CustomImageReconciler, clock: older.clock, sim: older.sim,
+			namespace: newNamespace(), announced: older.announced}
+		older.create(id, retained)
+		aSecondLater()
+		middle.create(id)
+		aSecondLater()
+		youngest.create(id)
+		Expect(youngest.get(id).Status.OwnedBy).To(Equal(older.namespace + "/" + id))
+		older.delete(id)
+		middle.attempt(id)
+		youngest.attempt(id)
+		Expect(middle.get(id).Status.OwnedBy).To(BeEmpty())
+		youngest.expectStalled(id, "Conflict", middle.namespace+"/"+id)
+		Expect(youngest.get(id).Status.OwnedBy).To(Equal(middle.namespace + "/" + id))
+	})
+
 	It("let the younger go although its Secret is gone", func() {
 		older, younger := two(ecssim.Image{ImageID: id})
 		older.create(id)

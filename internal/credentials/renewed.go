@@ -80,7 +80,7 @@ func (r *renewed) renewNow(ctx context.Context, regionID string) {
 		r.key, r.next = key, now.Add(key.ends.Sub(now)*2/3) // well before its end, to have time for failures
 		return
 	}
-	r.next = now.Add(pause)
+	r.next = r.clock.Now().Add(pause) // a clock that is set right meanwhile must not make it days
 	if now.Before(r.key.ends) {
 		log.FromContext(ctx).Error(err, "Could not renew an access key that is still valid", "validUntil", r.key.ends)
 	}
