@@ -140,7 +140,8 @@ undeploy: uninstall build-installer ## Remove operator, CRDs and namespace. No i
 uninstall: ## Remove the CRDs, and with them all CustomImages. No image is deleted.
 	$(GO_TOOL) kustomize build config/crd | kubectl delete --ignore-not-found --timeout=2m -f - || { printf '%s\n' >&2 \
 	  'The CRD goes when the operator has let its objects go. If it runs, its log says why it does not.' \
-	  'If none runs any more, a person with the ClusterRole imagegc-customimage-releaser can do it; the image stays:' \
+	  'If none runs any more, whoever may change the objects and has the ClusterRole imagegc-customimage-releaser can do' \
+  'it; the image stays:' \
 	  "  kubectl patch cimg NAME -n NAMESPACE --type=merge -p '{\"metadata\":{\"finalizers\":null}}'"; exit 1; }
 
 # Compiled again only when its module changes.

@@ -148,7 +148,7 @@ var firstSentence = regexp.MustCompile(`(?s)\n## What it means\n\n(.*?[.])\s`)
 // codesOf returns the codes that have this page, and their condition.
 func codesOf(page string) (codes, condition string) {
 	for _, meaning := range ecs.Meanings {
-		if meaning.Condition != "" && strings.NewReplacer(".", "", "*", "").Replace(meaning.Code) == page {
+		if meaning.Condition != "" && ecs.Reason(meaning.Code) == page {
 			codes, condition = strings.TrimPrefix(codes+", "+code(meaning.Code), ", "), meaning.Condition
 		}
 	}

@@ -391,7 +391,7 @@ func expectObstacle(image *v1alpha1.CustomImage, code string, meaning ecs.Meanin
 	Expect(ready.Reason).To(Equal(strings.ReplaceAll(code, ".", "")))
 	advice, _, _ := strings.Cut(meaning.Advice, "{")
 	Expect(ready.Message).To(And(HavePrefix(code+": "), ContainSubstring(advice), Not(MatchRegexp(`\{[a-z]`)),
-		HaveSuffix(" See docs/reasons/"+reasonOf(meaning.Code)+".md.")))
+		HaveSuffix(" See docs/reasons/"+ecs.Reason(meaning.Code)+".md.")))
 	for _, kind := range []string{summary, meaning.Condition} {
 		Expect(condition(image, kind).Status).To(Equal(metav1.ConditionTrue))
 		Expect(condition(image, kind).Reason).To(Equal(ready.Reason))

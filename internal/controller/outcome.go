@@ -43,7 +43,7 @@ func (a *attempt) failed(err error) (outcome, error) {
 	meaning := ecs.Lookup(failure.Code)
 	o := outcome{
 		kind:    v1alpha1.ConditionStalled,
-		reason:  reasonOf(failure.Code),
+		reason:  ecs.Reason(failure.Code),
 		message: fmt.Sprintf("%s: %s %s", failure.Code, failure.Message, a.advice(meaning, failure)),
 		err:     failure,
 		meaning: meaning,
@@ -159,7 +159,7 @@ func (o outcome) pointer() string {
 	}
 	page := o.reason
 	if o.err != nil && !o.unknown {
-		page = reasonOf(o.meaning.Code)
+		page = ecs.Reason(o.meaning.Code)
 	}
 	return " See docs/reasons/" + page + ".md."
 }
@@ -169,17 +169,6 @@ func readyReason(image *v1alpha1.CustomImage) string {
 		return ready.Reason
 	}
 	return ""
-}
-
-// reasonOf makes a condition's reason from an ECS code: the code without whatever a reason may not hold.
-func reasonOf(code string) string {
-	letters := strings.Map(func(c rune) rune {
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
-			return c
-		}
-		return -1
-	}, code)
-	return strings.TrimLeft(letters, "0123456789")
 }
 
 // imageStatus keeps of an image what the status holds, cut to the lengths that the API allows: a status that

@@ -10,8 +10,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// WhoAmI returns who the operator is to the cluster, as the flag that kubectl takes to bind a role to it. Where it may
-// not ask, as every service account may by default, the flag has a name to fill in.
+// WhoAmI returns who the operator is to the cluster, as the flag that kubectl takes to bind a role to it. Every service
+// account may ask that, unless somebody has taken it away; the flag then has a name to fill in.
 func WhoAmI(ctx context.Context, c client.Client) (string, error) {
 	review := &authenticationv1.SelfSubjectReview{}
 	if err := c.Create(ctx, review); apierrors.IsForbidden(err) {

@@ -154,6 +154,18 @@ func Lookup(code string) Meaning {
 		Advice: "It is tried again. This code is not documented: if it stays, please report it."}
 }
 
+// Reason makes a condition's reason from an ECS code: the code without whatever a reason may not hold. A row of
+// the table is explained on the page of that name in docs/reasons.
+func Reason(code string) string {
+	letters := strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
+			return c
+		}
+		return -1
+	}, code)
+	return strings.TrimLeft(letters, "0123456789")
+}
+
 func matches(pattern, code string) bool {
 	if suffix, ok := strings.CutPrefix(pattern, "*"); ok {
 		return strings.HasSuffix(code, suffix)

@@ -36,7 +36,7 @@ func reasons(g *WithT) map[string]bool {
 	})
 	for _, meaning := range ecs.Meanings {
 		if meaning.Class != ecs.Throttled && meaning.Class != ecs.Transient {
-			found[strings.NewReplacer(".", "", "*", "").Replace(meaning.Code)] = true
+			found[ecs.Reason(meaning.Code)] = true
 		}
 	}
 	found["Retrying"] = true // the reason of all transient codes
