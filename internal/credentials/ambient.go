@@ -73,7 +73,7 @@ func OwnNamespaces(getenv func(string) string, readFile func(string) ([]byte, er
 
 // fromEnvironment reads an access key from the variables ALIBABA_CLOUD_ACCESS_KEY_ID,
 // ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for a temporary key, ALIBABA_CLOUD_SECURITY_TOKEN. Where one of the
-// first two is missing, every use of the result is an *openapi.Error that names it.
+// first two is missing, every use of the result is a *failure.Error that names it.
 func fromEnvironment(getenv func(string) string) Identity {
 	// A Secret that was made from a file often ends in a line feed.
 	credentials := openapi.Credentials{

@@ -8,6 +8,7 @@ import (
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 func TestTheEnvironmentHoldsAnAccessKeyOrTheErrorNamesWhatIsMissing(t *testing.T) {
@@ -37,7 +38,7 @@ func TestTheEnvironmentHoldsAnAccessKeyOrTheErrorNamesWhatIsMissing(t *testing.T
 				g.Expect(err).NotTo(HaveOccurred())
 				return
 			}
-			g.Expect(openapi.ErrorCode(err)).To(Equal(v1alpha1.ReasonNoCredentials))
+			g.Expect(failure.CodeOf(err)).To(Equal(v1alpha1.ReasonNoCredentials))
 			g.Expect(err).To(MatchError(ContainSubstring(test.missing)))
 		})
 	}

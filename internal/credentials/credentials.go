@@ -18,10 +18,11 @@ import (
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 // Identity returns the access key of one identity, to be used for calls in a region. What keeps it from that is
-// an *openapi.Error.
+// a *failure.Error.
 type Identity func(ctx context.Context, regionID string) (openapi.Credentials, error)
 
 // Config is what a Source needs.
@@ -56,7 +57,7 @@ func New(config Config) *Source {
 }
 
 // For returns the access key for the objects of a namespace that name this Secret or, with none, use the operator's
-// own identity. Its account is known. A key that cannot be had is an *openapi.Error; that the API server could not
+// own identity. Its account is known. A key that cannot be had is a *failure.Error; that the API server could not
 // be asked is not.
 func (s *Source) For(ctx context.Context, regionID, namespace, secret string) (openapi.Credentials, error) {
 	find := s.ambient
@@ -114,5 +115,5 @@ func fingerprint(of openapi.Credentials) string {
 }
 
 func refuse(code, format string, args ...any) error {
-	return &openapi.Error{Code: code, Message: fmt.Sprintf(format, args...)}
+	return &failure.Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 func TestWhoKnowsTheIDOfAKeyAloneLearnsNothingByIt(t *testing.T) {
@@ -27,7 +28,7 @@ func TestWhoKnowsTheIDOfAKeyAloneLearnsNothingByIt(t *testing.T) {
 	_, err := w.find("home", "")
 	g.Expect(err).NotTo(HaveOccurred())
 	got, err := w.find("tenant", "key")
-	g.Expect(openapi.ErrorCode(err)).To(Equal("SignatureDoesNotMatch"))
+	g.Expect(failure.CodeOf(err)).To(Equal("SignatureDoesNotMatch"))
 	g.Expect(got.AccountID).To(BeEmpty())
 }
 
@@ -54,7 +55,7 @@ func TestASecretOfTheSameNameInAnotherNamespaceSharesNothing(t *testing.T) {
 	_, err := w.find("home", "key")
 	g.Expect(err).NotTo(HaveOccurred())
 	got, err := w.find("tenant", "key")
-	g.Expect(openapi.ErrorCode(err)).To(Equal("SignatureDoesNotMatch"))
+	g.Expect(failure.CodeOf(err)).To(Equal("SignatureDoesNotMatch"))
 	g.Expect(got.AccountID).To(BeEmpty())
 }
 
@@ -86,7 +87,7 @@ func TestARoleIsSharedByThoseAloneWhoAskForItAlike(t *testing.T) {
 	_, err := w.find("home", "key")
 	g.Expect(err).NotTo(HaveOccurred())
 	_, err = w.assumed(role{arn: tenantRole, externalID: "guessed"}).credentials(context.Background(), region)
-	g.Expect(openapi.ErrorCode(err)).To(Equal("NoPermission"))
+	g.Expect(failure.CodeOf(err)).To(Equal("NoPermission"))
 	g.Expect(w.assumed(role{arn: tenantRole, externalID: "agreed"})).To(BeIdenticalTo(w.assumed(role{arn: tenantRole, externalID: "agreed"})))
 	for round := range 200 {
 		start, all, made := make(chan struct{}), sync.WaitGroup{}, sync.Map{}
@@ -153,9 +154,9 @@ func TestAnAnswerOfSTSThatIsNotWholeIsNoKey(t *testing.T) {
 		api := sts{openapi.New(openapi.Config{Endpoints: openapi.Endpoints{Override: server.URL}, Timeout: time.Second,
 			Connections: 1, Clock: clocktesting.NewFakePassiveClock(time.Now())})}
 		_, err := api.assumeRole(context.Background(), region, role{arn: "a"}, openapi.Credentials{})
-		g.Expect(openapi.ErrorCode(err)).To(Equal(openapi.CodeUnusableAnswer), lacking)
+		g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeUnusableAnswer), lacking)
 		_, err = api.accountOf(context.Background(), region, openapi.Credentials{})
-		g.Expect(openapi.ErrorCode(err)).To(Equal(openapi.CodeUnusableAnswer), "no AccountId")
+		g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeUnusableAnswer), "no AccountId")
 	}
 }
 
@@ -212,6 +213,6 @@ func TestTheMetadataServiceIsNotFollowedElsewhere(t *testing.T) {
 	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
 	t.Cleanup(server.Close)
 	_, err := fromInstance(server.URL, clocktesting.NewFakePassiveClock(time.Now()))(context.Background(), region)
-	g.Expect(openapi.ErrorCode(err)).To(Equal(openapi.CodeUnusableAnswer))
+	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeUnusableAnswer))
 	g.Expect(asked).To(BeZero())
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 // metadataService is where an ECS instance learns about itself, its role's keys included.
@@ -69,17 +70,17 @@ func (m metadata) ask(ctx context.Context, method, path, header, value string) (
 	request.Header.Set(header, value)
 	response, err := m.client.Do(request)
 	if err != nil {
-		return "", refuse(openapi.CodeNoAnswer, "The metadata service of the ECS instance does not answer.")
+		return "", refuse(failure.CodeNoAnswer, "The metadata service of the ECS instance does not answer.")
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
 	switch {
 	case err != nil:
-		return "", refuse(openapi.CodeNoAnswer, "The metadata service of the ECS instance broke off its answer.")
+		return "", refuse(failure.CodeNoAnswer, "The metadata service of the ECS instance broke off its answer.")
 	case response.StatusCode == http.StatusNotFound:
 		return "", refuse(v1alpha1.ReasonNoCredentials, "The operator's ECS instance has no RAM role.")
 	case response.StatusCode != http.StatusOK:
-		return "", refuse(openapi.CodeUnusableAnswer, "The metadata service of the ECS instance answered HTTP %d.",
+		return "", refuse(failure.CodeUnusableAnswer, "The metadata service of the ECS instance answered HTTP %d.",
 			response.StatusCode)
 	}
 	return string(body), nil

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 // pause is how long after a failure the next renewal is tried. Until then all get the same answer.
@@ -73,7 +74,7 @@ func (r *renewed) renewNow(ctx context.Context, regionID string) {
 	// A node that was suspended has its wall clock alone move on, and that is what the end of a key is told by.
 	now := r.clock.Now().Round(0)
 	if err == nil && !now.Before(key.ends) {
-		err = refuse(openapi.CodeUnusableAnswer, "The new access key has ended already: check the clock of the node.")
+		err = refuse(failure.CodeUnusableAnswer, "The new access key has ended already: check the clock of the node.")
 	}
 	r.failed = err
 	if err == nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 const (
@@ -147,7 +148,7 @@ func TestTheSourceOfAKeyFollowsFromTheObjectAlone(t *testing.T) {
 			g := NewWithT(t)
 			w := newWorld(t, test.source, test.secret)
 			got, err := w.find(test.namespace, test.named)
-			g.Expect(openapi.ErrorCode(err)).To(Equal(test.wantCode))
+			g.Expect(failure.CodeOf(err)).To(Equal(test.wantCode))
 			g.Expect(got.AccessKeyID).To(Equal(test.wantKey))
 			g.Expect(got.AccountID).To(Equal(test.wantAccount))
 			for _, call := range w.sim.Calls() {
@@ -179,11 +180,11 @@ func TestARoleThatDoesNotTrustTheOperatorIsDenied(t *testing.T) {
 	g := NewWithT(t)
 	w := newWorld(t, "env", map[string]string{keyRoleARN: tenantRole, keyExternalID: "guessed"})
 	_, err := w.find("home", "key")
-	failure := (*openapi.Error)(nil)
-	g.Expect(errors.As(err, &failure)).To(BeTrue())
-	g.Expect(failure.Code).To(Equal("NoPermission"))
-	g.Expect(failure.Action).To(Equal("sts:AssumeRole"))
-	g.Expect(failure.Origin).To(Equal("the operator's environment (read when it starts)"))
+	refused := (*failure.Error)(nil)
+	g.Expect(errors.As(err, &refused)).To(BeTrue())
+	g.Expect(refused.Code).To(Equal("NoPermission"))
+	g.Expect(refused.Action).To(Equal("sts:AssumeRole"))
+	g.Expect(refused.Origin).To(Equal("the operator's environment (read when it starts)"))
 }
 
 func TestTheAccountOfAKeyIsAskedOnceAlsoWhenManyAskAtOnce(t *testing.T) {
@@ -251,7 +252,7 @@ func TestAKeyThatIsStillValidIsUsedWhileSTSFails(t *testing.T) {
 
 	w.clock.Step(10 * time.Second) // the end of the key
 	_, err = w.find("home", "")
-	g.Expect(openapi.ErrorCode(err)).To(Equal("ServiceUnavailable"))
+	g.Expect(failure.CodeOf(err)).To(Equal("ServiceUnavailable"))
 	w.sim.ClearFaults()
 	w.clock.Step(pause)
 	got, err := w.find("home", "")
@@ -273,7 +274,7 @@ func TestOneRenewalRunsAtATimeAndAllShareWhatComesOfIt(t *testing.T) {
 		for range 32 {
 			all.Go(func() {
 				_, err := w.find("home", "")
-				g.Expect(openapi.ErrorCode(err)).To(Equal(want))
+				g.Expect(failure.CodeOf(err)).To(Equal(want))
 			})
 		}
 		all.Wait()
@@ -307,7 +308,7 @@ func TestWhatARoleForServiceAccountsLacksIsNamed(t *testing.T) {
 		}, w.API, w.clock)
 		g.Expect(source).To(Equal("rrsa"), "the access key beside it belongs to somebody else")
 		_, err := identity(context.Background(), region)
-		g.Expect(openapi.ErrorCode(err)).To(Equal(v1alpha1.ReasonNoCredentials))
+		g.Expect(failure.CodeOf(err)).To(Equal(v1alpha1.ReasonNoCredentials))
 		g.Expect(err).To(MatchError(ContainSubstring(lacking)))
 		g.Expect(w.sim.Calls()).To(BeEmpty())
 	}
@@ -315,7 +316,7 @@ func TestWhatARoleForServiceAccountsLacksIsNamed(t *testing.T) {
 	w := newWorld(t, "rrsa", nil)
 	g.Expect(os.Remove(w.tokenFile)).To(Succeed())
 	_, err := w.find("home", "")
-	g.Expect(openapi.ErrorCode(err)).To(Equal(v1alpha1.ReasonNoCredentials))
+	g.Expect(failure.CodeOf(err)).To(Equal(v1alpha1.ReasonNoCredentials))
 	g.Expect(err).To(MatchError(ContainSubstring("no such file")))
 }
 
@@ -352,12 +353,12 @@ func TestTheRoleOfAnInstanceIsReadFromItsMetadata(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(got.AccessKeyID).To(Equal("STS.node"))
 	_, err = fromInstance(instance(t, "", false).URL, clk)(context.Background(), region)
-	g.Expect(openapi.ErrorCode(err)).To(Equal(v1alpha1.ReasonNoCredentials))
+	g.Expect(failure.CodeOf(err)).To(Equal(v1alpha1.ReasonNoCredentials))
 	_, err = fromInstance(instance(t, "NodeRole", true).URL, clk)(context.Background(), region)
-	g.Expect(openapi.ErrorCode(err)).To(Equal(openapi.CodeUnusableAnswer))
+	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeUnusableAnswer))
 	g.Expect(err).NotTo(MatchError(ContainSubstring("canary")))
 	_, err = fromInstance("http://127.0.0.1:1", clk)(context.Background(), region)
-	g.Expect(openapi.ErrorCode(err)).To(Equal(openapi.CodeNoAnswer))
+	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeNoAnswer))
 }
 
 func TestAnIdentityThatIsTakenAwayIsReplacedByNoOther(t *testing.T) {
@@ -382,7 +383,7 @@ func TestAnIdentityThatIsTakenAwayIsReplacedByNoOther(t *testing.T) {
 				return w.getenv(name)
 			}, w.API, w.clock)
 			_, err := w.find("home", "")
-			g.Expect(openapi.ErrorCode(err)).To(Equal(v1alpha1.ReasonNoCredentials))
+			g.Expect(failure.CodeOf(err)).To(Equal(v1alpha1.ReasonNoCredentials))
 			g.Expect(w.sim.Calls()).To(BeEmpty(), "with whatever else there is: a key, a role, a Secret")
 		})
 	}

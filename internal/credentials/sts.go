@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 // sts makes the calls of Alibaba Cloud's Security Token Service that this package needs.
@@ -27,7 +28,7 @@ func (s sts) accountOf(ctx context.Context, regionID string, key openapi.Credent
 	call := openapi.Call{Action: "GetCallerIdentity", Region: regionID, Query: url.Values{}, Credentials: key}
 	err := s.do(ctx, call, &answer)
 	if err == nil && answer.AccountID == "" {
-		err = refuse(openapi.CodeUnusableAnswer, "GetCallerIdentity told no AccountId.")
+		err = refuse(failure.CodeUnusableAnswer, "GetCallerIdentity told no AccountId.")
 	}
 	return answer.AccountID, err
 }
@@ -81,7 +82,7 @@ type issued struct {
 func (i issued) temporary(from string) (temporary, error) {
 	ends, err := time.Parse(time.RFC3339, strings.TrimSpace(i.Expiration))
 	if err != nil || i.AccessKeyID == "" || i.AccessKeySecret == "" || i.SecurityToken == "" {
-		return temporary{}, refuse(openapi.CodeUnusableAnswer, "%s told no whole access key.", from)
+		return temporary{}, refuse(failure.CodeUnusableAnswer, "%s told no whole access key.", from)
 	}
 	return temporary{ends: ends, Credentials: openapi.Credentials{
 		AccessKeyID: i.AccessKeyID, AccessKeySecret: i.AccessKeySecret, SecurityToken: i.SecurityToken,

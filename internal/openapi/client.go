@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"k8s.io/utils/clock"
+
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 // maxBody bounds what is read of an answer, in bytes: a page of 100 images is below 1 MiB.
@@ -90,24 +92,30 @@ func New(config Config) *Client {
 
 // Do makes one call and decodes a success into out, a pointer to a struct with json and xml tags, or nil.
 // It returns the RequestId of a success. Every failure of the call, a broken connection and a quota known to
-// be used up included, is an *Error.
+// be used up included, is a *failure.Error.
 func (c *Client) Do(ctx context.Context, call Call, out any) (string, error) {
 	key := quota{call.Credentials.AccessKeyID, call.Region, call.Product, call.Action}
 	if refusal := c.gate.refuse(key, c.Clock.Now()); refusal != nil {
-		return "", refusal.of(call)
+		return "", about(call, refusal)
 	}
 	started := c.Clock.Now()
 	requestID, err := c.attempt(ctx, call, out)
 	if c.Observe != nil {
-		c.Observe(call.Action, ErrorCode(err), c.Clock.Since(started))
+		c.Observe(call.Action, failure.CodeOf(err), c.Clock.Since(started))
 	}
-	if e := (*Error)(nil); errors.As(err, &e) {
+	if e := (*failure.Error)(nil); errors.As(err, &e) {
 		if isThrottle(e.Code) {
 			c.gate.close(key, c.Clock.Now(), e)
 		}
-		return "", e.of(call)
+		return "", about(call, e)
 	}
 	return requestID, err
+}
+
+// about adds to an error what it is about.
+func about(call Call, e *failure.Error) *failure.Error {
+	e.Action, e.Origin = call.Product+":"+call.Action, call.Credentials.Origin
+	return e
 }
 
 func (c *Client) attempt(ctx context.Context, call Call, out any) (string, error) {
@@ -181,19 +189,19 @@ func nonce() string {
 // net/http hold port numbers, and a status that repeats them would change each time.
 func (c *Client) connectionError(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &Error{Code: CodeNoAnswer, Message: fmt.Sprintf("No answer within %s.", c.Timeout), cause: err}
+		return &failure.Error{Code: failure.CodeNoAnswer, Message: fmt.Sprintf("No answer within %s.", c.Timeout), Cause: err}
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
-		return &Error{Code: CodeNoAnswer, Message: fmt.Sprintf("The host name %s does not resolve.", dns.Name), cause: err}
+		return &failure.Error{Code: failure.CodeNoAnswer, Message: fmt.Sprintf("The host name %s does not resolve.", dns.Name), Cause: err}
 	}
 	var certificate x509.CertificateInvalidError // its text tells the time
 	if errors.As(err, &certificate) {
-		return &Error{Code: CodeNoAnswer, Message: "The server's certificate has expired or is not valid.", cause: err}
+		return &failure.Error{Code: failure.CodeNoAnswer, Message: "The server's certificate has expired or is not valid.", Cause: err}
 	}
 	leaf := err
 	for next := errors.Unwrap(leaf); next != nil; next = errors.Unwrap(leaf) {
 		leaf = next
 	}
-	return &Error{Code: CodeNoAnswer, Message: fmt.Sprintf("The connection failed: %s.", leaf), cause: err}
+	return &failure.Error{Code: failure.CodeNoAnswer, Message: fmt.Sprintf("The connection failed: %s.", leaf), Cause: err}
 }

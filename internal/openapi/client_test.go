@@ -21,6 +21,8 @@ import (
 	. "github.com/onsi/gomega"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 var sprintf = fmt.Sprintf
@@ -62,27 +64,27 @@ func TestASuccessIsA2xxWithARequestIDAndNothingElse(t *testing.T) {
 	for name, answer := range map[string]struct {
 		status int
 		body   string
-		want   *Error // nil for a success
+		want   *failure.Error // nil for a success
 	}{
 		"JSON":                    {200, `{"RequestId":"` + someID + `"}`, nil},
 		"XML":                     {200, `<?xml version="1.0"?><DeleteImageResponse><RequestId>` + someID + `</RequestId></DeleteImageResponse>`, nil},
 		"202":                     {202, `{"RequestId":"` + someID + `"}`, nil},
-		"an empty body":           {200, ``, &Error{Code: CodeUnusableAnswer, Message: "HTTP 200 with an empty body."}},
-		"no RequestId":            {200, `{}`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 200 with a body that is no answer of the gateway."}},
-		"an empty RequestId":      {200, `{"RequestId":""}`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 200 with a body that is no answer of the gateway."}},
-		"a 200 of a login page":   {200, `<html><body>Log in</body></html>`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 200 with a body that is no answer of the gateway."}},
-		"an HTML 502":             {502, `<html><body><h1>502</h1><hr></body></html>`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 502 with a body that is no answer of the gateway."}},
-		"text":                    {503, `upstream connect error`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 503 with a body that is no answer of the gateway."}},
-		"a redirect":              {302, ``, &Error{Code: CodeUnusableAnswer, Message: "HTTP 302 with an empty body."}},
-		"an error without a code": {403, `{"RequestId":"` + someID + `"}`, &Error{Code: CodeUnusableAnswer, Message: "HTTP 403 with a body that is no answer of the gateway."}},
+		"an empty body":           {200, ``, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200 with an empty body."}},
+		"no RequestId":            {200, `{}`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200 with a body that is no answer of the gateway."}},
+		"an empty RequestId":      {200, `{"RequestId":""}`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200 with a body that is no answer of the gateway."}},
+		"a 200 of a login page":   {200, `<html><body>Log in</body></html>`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200 with a body that is no answer of the gateway."}},
+		"an HTML 502":             {502, `<html><body><h1>502</h1><hr></body></html>`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 502 with a body that is no answer of the gateway."}},
+		"text":                    {503, `upstream connect error`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 503 with a body that is no answer of the gateway."}},
+		"a redirect":              {302, ``, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 302 with an empty body."}},
+		"an error without a code": {403, `{"RequestId":"` + someID + `"}`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 403 with a body that is no answer of the gateway."}},
 		"a 200 with a Code": {200, `{"RequestId":"` + someID + `","Code":"InternalError","Message":"Again."}`,
-			&Error{Code: "InternalError", Message: "Again.", RequestID: someID}},
+			&failure.Error{Code: "InternalError", Message: "Again.", RequestID: someID}},
 		"a Code without end": {403, `{"RequestId":"` + someID + `","Code":"` + strings.Repeat("x", 9999) + `"}`,
-			&Error{Code: strings.Repeat("x", maxCode) + "…", RequestID: someID}},
+			&failure.Error{Code: strings.Repeat("x", maxCode) + "…", RequestID: someID}},
 		"a JSON error": {403, `{"RequestId":"` + someID + `","HostId":"h","Code":"ImageUsingByInstance","Message":"In use.","Recommend":"r"}`,
-			&Error{Code: "ImageUsingByInstance", Message: "In use.", RequestID: someID}},
+			&failure.Error{Code: "ImageUsingByInstance", Message: "In use.", RequestID: someID}},
 		"an XML error": {403, `<?xml version="1.0"?><Error><RequestId>` + someID + `</RequestId><HostId>h</HostId><Code>ImageUsingByInstance</Code><Message>In use.</Message></Error>`,
-			&Error{Code: "ImageUsingByInstance", Message: "In use.", RequestID: someID}},
+			&failure.Error{Code: "ImageUsingByInstance", Message: "In use.", RequestID: someID}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -93,7 +95,7 @@ func TestASuccessIsA2xxWithARequestIDAndNothingElse(t *testing.T) {
 				g.Expect(requestID).To(Equal(someID))
 				return
 			}
-			got := &Error{}
+			got := &failure.Error{}
 			g.Expect(errors.As(err, &got)).To(BeTrue())
 			g.Expect(got.HTTPStatus).To(Equal(answer.status))
 			g.Expect(got.Code).To(Equal(answer.want.Code))
@@ -154,7 +156,7 @@ func TestTheWaitOfAThrottleIsReadFromItsHeaders(t *testing.T) {
 			}))
 			defer server.Close()
 			client := testClient(server.URL, func(c *Config) { c.Clock = now })
-			got := &Error{}
+			got := &failure.Error{}
 			_, err := client.Do(context.Background(), testCall, nil)
 			g.Expect(errors.As(err, &got)).To(BeTrue())
 			g.Expect(got.Wait).To(Equal(test.want))
@@ -190,7 +192,7 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	_, err := testClient(server.URL).Do(context.Background(), testCall, nil)
-	g.Expect(ErrorCode(err)).To(Equal(CodeUnusableAnswer))
+	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeUnusableAnswer))
 	g.Expect(followed.Load()).To(BeFalse())
 }
 
@@ -211,7 +213,7 @@ func TestAnAnswerThatBreaksOffIsNoSuccess(t *testing.T) {
 	}))
 	defer server.Close()
 	_, err := testClient(server.URL).Do(context.Background(), testCall, nil)
-	g.Expect(ErrorCode(err)).To(Equal(CodeNoAnswer))
+	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeNoAnswer))
 }
 
 func TestTheErrorOfABrokenConnectionNamesNoPort(t *testing.T) {
@@ -278,7 +280,7 @@ func TestACallIsSentOnceAlthoughTheConnectionBreaks(t *testing.T) {
 	_, err := client.Do(context.Background(), testCall, nil)
 	g.Expect(err).NotTo(HaveOccurred())
 	_, err = client.Do(context.Background(), testCall, nil) // on the connection that was kept
-	g.Expect(ErrorCode(err)).To(Equal(CodeNoAnswer))
+	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeNoAnswer))
 	g.Expect(calls.Load()).To(BeEquivalentTo(2))
 }
 

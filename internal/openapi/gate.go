@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 // quota is what Alibaba Cloud counts calls by: the account (of which a key is the nearest that is known here),
@@ -24,23 +26,23 @@ type gate struct {
 // closed is until when, and because of which answer.
 type closed struct {
 	until time.Time
-	cause *Error
+	cause *failure.Error
 }
 
 // refuse returns the answer that the gate is closed because of, with the wait that is left; nil if it is open.
-func (g *gate) refuse(q quota, now time.Time) *Error {
+func (g *gate) refuse(q quota, now time.Time) *failure.Error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c, ok := g.closed[q]
 	if !ok || !c.until.After(now) {
 		return nil
 	}
-	return &Error{Code: c.cause.Code, Message: c.cause.Message, Wait: c.until.Sub(now)}
+	return &failure.Error{Code: c.cause.Code, Message: c.cause.Message, Wait: c.until.Sub(now)}
 }
 
 // close keeps the gate closed for as long as the answer says or, if it does not, until the next minute begins:
 // quotas are counted over fixed windows. The answer then says so too.
-func (g *gate) close(q quota, now time.Time, cause *Error) {
+func (g *gate) close(q quota, now time.Time, cause *failure.Error) {
 	if cause.Wait <= 0 {
 		cause.Wait = now.Truncate(time.Minute).Add(time.Minute).Sub(now)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -12,16 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-)
 
-// The codes of failures in which no code came from Alibaba Cloud.
-const (
-	// CodeNoAnswer stands for a connection that failed and for an answer that did not come in time. The call
-	// may have taken effect.
-	CodeNoAnswer = "NoAnswer"
-	// CodeUnusableAnswer stands for an answer that is neither a success nor an error of the gateway: an HTML
-	// page, an empty body, a redirect. The call may have taken effect.
-	CodeUnusableAnswer = "UnusableAnswer"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 // What is kept of an error's code and text, in bytes: a status has to hold them.
@@ -29,49 +20,6 @@ const (
 	maxCode    = 128
 	maxMessage = 512
 )
-
-// Error is a call that did not succeed. Decide on Code alone: texts change, and one HTTP status stands for
-// many things.
-type Error struct {
-	// Code is the error code as Alibaba Cloud spells it, or one of the codes above.
-	Code string
-	// Message is the text that came with it, without any request ID: the same failure has the same text.
-	Message string
-	// RequestID is what the vendor's support asks for; empty if no answer came.
-	RequestID string
-	// HTTPStatus is 0 if no answer came.
-	HTTPStatus int
-	// Action is what was asked for, as RAM policies name it: ecs:DeleteImage. Empty if nothing was.
-	Action string
-	// Origin says in words where the access key came from.
-	Origin string
-	// Wait is how long a used-up quota stays so; 0 unless Code says that the call was throttled.
-	Wait time.Duration
-
-	cause error
-}
-
-func (e *Error) Error() string { return e.Code + ": " + e.Message }
-
-// of adds what the error is about.
-func (e *Error) of(call Call) *Error {
-	e.Action, e.Origin = call.Product+":"+call.Action, call.Credentials.Origin
-	return e
-}
-
-// Unwrap returns the failure of the connection, if that is what it was.
-func (e *Error) Unwrap() error { return e.cause }
-
-// ErrorCode returns the code of an *Error, "" for nil, and "Other" for any other error.
-func ErrorCode(err error) string {
-	if err == nil {
-		return ""
-	}
-	if e := (*Error)(nil); errors.As(err, &e) {
-		return e.Code
-	}
-	return "Other"
-}
 
 // envelope is what every answer of the gateway has, in either form.
 type envelope struct {
@@ -86,7 +34,7 @@ func decode(response *http.Response, body []byte, call Call, out any) (string, e
 	parsed := unmarshal(body, &answer)
 	switch {
 	case parsed == nil && answer.Code != "":
-		return "", &Error{
+		return "", &failure.Error{
 			Code:       cut(hide(answer.Code, call), maxCode),
 			Message:    stableText(answer.Message, answer.RequestID, call),
 			RequestID:  hide(answer.RequestID, call),
@@ -109,8 +57,8 @@ func decode(response *http.Response, body []byte, call Call, out any) (string, e
 }
 
 func unusable(response *http.Response, requestID, what string) error {
-	return &Error{
-		Code:       CodeUnusableAnswer,
+	return &failure.Error{
+		Code:       failure.CodeUnusableAnswer,
 		Message:    fmt.Sprintf("HTTP %d with %s.", response.StatusCode, what),
 		RequestID:  requestID,
 		HTTPStatus: response.StatusCode,
