@@ -1,38 +1,36 @@
-// Package ecs holds the operations of Alibaba Cloud ECS that this project uses, typed, and the one table that
-// says what each error code means for an image and what to do about it: the codes of ECS and STS, and those of
-// calls that could not be made. It does not know how calls are signed and sent, nor does it touch any object of
-// Kubernetes.
+// Package ecs holds the operations of Alibaba Cloud ECS that this project uses, typed, and the table of error codes
+// with the class of each. It does not know how calls are signed and sent, what Kubernetes is, or what to advise.
 package ecs
 
 import (
 	"context"
-	"maps"
 	"net/url"
 	"strconv"
 	"strings"
 
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 const (
 	product = "ecs"
 	version = "2014-05-26"
 
-	// maxPageSize is the most images that DescribeImages returns at once.
-	maxPageSize = 100
+	deleteImage = "DeleteImage"
 
-	// maxPages bounds how long a server is believed that promises more.
-	maxPages = 1000
+	// pageSize is the most entries that a listing returns at once.
+	pageSize = "100"
 
-	// everyStatus asks DescribeImages for images of every status; without it, it shows the Available ones
-	// alone, and a deprecated or unavailable image would look deleted.
+	// everyStatus has DescribeImages show images of every status. By default it shows only Available ones, and a
+	// deprecated or unavailable image would look deleted.
 	everyStatus = "Creating,Waiting,Available,UnAvailable,CreateFailed,Deprecated"
+
+	// codeDryRun is the code that reports the success of a dry run.
+	codeDryRun = "DryRunOperation"
 )
 
-// Error is a call that did not succeed; Lookup tells what its Code means.
-type Error = openapi.Error
-
-// Client calls ECS. It is safe for concurrent use.
+// Client calls ECS. It is safe for concurrent use. Every call that does not succeed is a *failure.Error; ClassOf
+// returns the class of its code.
 type Client struct {
 	api         *openapi.Client
 	credentials openapi.Credentials
@@ -46,81 +44,73 @@ func (c *Client) As(credentials openapi.Credentials) *Client {
 	return &Client{api: c.api, credentials: credentials}
 }
 
-// DeleteImage asks ECS to delete one custom image; with force, although instances use it. No error means that
-// ECS took the request, not that the image is gone: it says the same of an image that was never there, and it
-// may delete later. FindImage tells.
+// DeleteImage deletes one custom image; with force, although instances use it. It returns the request ID. Success
+// means that ECS took the request, not that the image is gone: ECS answers the same for an image that was never
+// there, and it may delete later. FindImage tells.
 func (c *Client) DeleteImage(ctx context.Context, regionID, imageID string, force bool) (string, error) {
-	return c.do(ctx, "DeleteImage", regionID, url.Values{
+	return c.do(ctx, deleteImage, regionID, url.Values{
 		"ImageId": {imageID},
 		"Force":   {strconv.FormatBool(force)},
 	}, nil)
 }
 
 // FindImage returns the image of that ID in the account of the key, whatever its status, or nil if ECS says that
-// there is none: a count of zero, or the error of that name. An answer that counts images and does not show this
-// one is an error.
+// there is none: a count of zero, or the error CodeImageNotFound. An answer that counts images and does not show
+// this one is an error.
 func (c *Client) FindImage(ctx context.Context, regionID, imageID string) (*Image, error) {
-	images, total, err := c.describePage(ctx, regionID, url.Values{"ImageId": {imageID}}, 1)
-	if openapi.ErrorCode(err) == CodeImageNotFound {
+	return c.describe(ctx, regionID, describeParameters(imageID))
+}
+
+// CheckDescribe checks whether the key may look for an image, by a dry run of FindImage's call: ECS then checks
+// the key, its permissions and the parameters, and reads nothing. It tells a key that may not look, to which ECS
+// may answer with an empty list, from an image that is not there. A server that ignores DryRun and answers as
+// FindImage expects passes the check too.
+func (c *Client) CheckDescribe(ctx context.Context, regionID, imageID string) error {
+	query := describeParameters(imageID)
+	// Never set DryRun for DeleteImage: it is not documented there, and a server that ignores it deletes the image.
+	query.Set("DryRun", "true")
+	_, err := c.describe(ctx, regionID, query)
+	if failure.CodeOf(err) == codeDryRun {
+		return nil
+	}
+	return err
+}
+
+// describeParameters are those by which DescribeImages looks for one image.
+func describeParameters(imageID string) url.Values {
+	return url.Values{
+		"ImageId":         {imageID},
+		"ImageOwnerAlias": {"self"}, // an image that others share with this account is not its to delete
+		"Status":          {everyStatus},
+		"PageSize":        {pageSize},
+	}
+}
+
+// describe calls DescribeImages for the image of the query.
+func (c *Client) describe(ctx context.Context, regionID string, query url.Values) (*Image, error) {
+	var answer describeImagesAnswer
+	_, err := c.do(ctx, "DescribeImages", regionID, query, &answer)
+	switch {
+	case failure.CodeOf(err) == CodeImageNotFound:
 		return nil, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
+	case answer.TotalCount == nil: // or a misrouted answer would say that there is no such image
+		return nil, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "DescribeImages returned no TotalCount."}
 	}
-	for i := range images {
-		if images[i].ImageID == imageID {
-			return &images[i], nil
+	for _, candidate := range answer.Images.Image {
+		if candidate.ImageID == query.Get("ImageId") {
+			image := candidate.image()
+			return &image, nil
 		}
 	}
-	if total != 0 {
-		return nil, &Error{
-			Code:    openapi.CodeUnusableAnswer,
-			Message: "DescribeImages counts images of this ID, and shows none.",
+	if *answer.TotalCount != 0 {
+		return nil, &failure.Error{
+			Code:    failure.CodeUnusableAnswer,
+			Message: "DescribeImages counted images of this ID and returned none.",
 		}
 	}
 	return nil, nil
-}
-
-// DescribeImages returns the account's own images in a region that match the filter, which holds parameters
-// of the operation of that name: from all pages and of every status. Images that are created or deleted while
-// it reads may be missing.
-func (c *Client) DescribeImages(ctx context.Context, regionID string, filter url.Values) ([]Image, error) {
-	var images []Image
-	for page := 1; page <= maxPages; page++ {
-		found, total, err := c.describePage(ctx, regionID, filter, page)
-		if err != nil {
-			return nil, err
-		}
-		images = append(images, found...)
-		if len(found) == 0 || page*maxPageSize >= total {
-			return images, nil
-		}
-	}
-	return nil, &Error{Code: openapi.CodeUnusableAnswer, Message: "DescribeImages comes to no end."}
-}
-
-// describePage returns the images of one page, and how many there are on all of them.
-func (c *Client) describePage(
-	ctx context.Context, regionID string, filter url.Values, page int,
-) (images []Image, total int, err error) {
-	query := url.Values{
-		"ImageOwnerAlias": {"self"}, // an image that others share with us is not ours to delete
-		"Status":          {everyStatus},
-		"PageSize":        {strconv.Itoa(maxPageSize)},
-		"PageNumber":      {strconv.Itoa(page)},
-	}
-	maps.Copy(query, filter)
-	var answer describeImagesAnswer
-	if _, err := c.do(ctx, "DescribeImages", regionID, query, &answer); err != nil {
-		return nil, 0, err
-	}
-	if answer.TotalCount == nil { // or a misrouted answer would say that there are no images
-		return nil, 0, &Error{Code: openapi.CodeUnusableAnswer, Message: "DescribeImages told no TotalCount."}
-	}
-	for _, image := range answer.Images.Image {
-		images = append(images, image.image())
-	}
-	return images, *answer.TotalCount, nil
 }
 
 func (c *Client) do(ctx context.Context, action, regionID string, query url.Values, out any) (string, error) {

@@ -1,11 +1,9 @@
 package ecs_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"testing"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 const region = "cn-hangzhou"
@@ -43,11 +42,11 @@ func simulator(t *testing.T, images ...ecssim.Image) *ecssim.Server {
 	return sim
 }
 
-func TestDeleteImageSendsWhatItIsGivenAndSignsIt(t *testing.T) {
+func TestDeleteImage_sendsItsParametersSigned(t *testing.T) {
 	for _, force := range []bool{false, true} {
 		g := NewWithT(t)
 		sim := simulator(t, ecssim.Image{ImageID: "m-bp1", RegionID: region})
-		requestID, err := clientOf(t, sim).DeleteImage(context.Background(), region, "m-bp1", force)
+		requestID, err := clientOf(t, sim).DeleteImage(t.Context(), region, "m-bp1", force)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(requestID).To(Equal(sim.Calls()[0].RequestID))
 		_, there := sim.Image("m-bp1")
@@ -55,31 +54,24 @@ func TestDeleteImageSendsWhatItIsGivenAndSignsIt(t *testing.T) {
 		call := sim.Calls()[0]
 		g.Expect(call.Parameters).To(Equal(map[string]string{
 			"RegionId": region, "ImageId": "m-bp1", "Force": fmt.Sprint(force)}))
-		g.Expect(call.Method).To(Equal(http.MethodPost), "net/http repeats a GET by itself")
+		g.Expect(call.Method).To(Equal(http.MethodPost), "net/http may repeat a GET")
 		g.Expect(call.SignatureValid).To(BeTrue())
 	}
 }
 
-func TestDescribeImagesReadsAllPagesAndAllStatuses(t *testing.T) {
-	g := NewWithT(t)
-	statuses := []string{"Creating", "Waiting", "Available", "UnAvailable", "CreateFailed", "Deprecated"}
-	var images []ecssim.Image
-	for n := range 250 {
-		images = append(images, ecssim.Image{ImageID: fmt.Sprintf("m-bp%03d", n), RegionID: region, Status: statuses[n%len(statuses)]})
-	}
-	found, err := clientOf(t, simulator(t, images...)).DescribeImages(context.Background(), region, nil)
-	g.Expect(err).NotTo(HaveOccurred())
-	byID := map[string]string{}
-	for _, image := range found {
-		byID[image.ImageID] = image.Status
-	}
-	g.Expect(found).To(HaveLen(250))
-	for _, image := range images {
-		g.Expect(byID).To(HaveKeyWithValue(image.ImageID, image.Status))
+func TestFindImage_findsImagesOfEveryStatus(t *testing.T) {
+	for _, status := range []string{"Creating", "Waiting", "Available", "UnAvailable", "CreateFailed", "Deprecated"} {
+		t.Run(status, func(t *testing.T) {
+			g := NewWithT(t)
+			sim := simulator(t, ecssim.Image{ImageID: "m-bp1", RegionID: region, Status: status})
+			found, err := clientOf(t, sim).FindImage(t.Context(), region, "m-bp1")
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(found.Status).To(Equal(status))
+		})
 	}
 }
 
-func TestFindImageFindsTheImageAndNoOther(t *testing.T) {
+func TestFindImage_findsTheImageAndNoOther(t *testing.T) {
 	g := NewWithT(t)
 	created := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
 	sim := simulator(t,
@@ -87,29 +79,29 @@ func TestFindImageFindsTheImageAndNoOther(t *testing.T) {
 			CreationTime: created, UsedBy: []string{"i-1"}, SnapshotIDs: []string{"s-1", "s-2"}},
 		ecssim.Image{ImageID: "m-bp2", RegionID: "cn-beijing"})
 	client := clientOf(t, sim)
-	found, err := client.FindImage(context.Background(), region, "m-bp1")
+	found, err := client.FindImage(t.Context(), region, "m-bp1")
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(*found).To(Equal(ecs.Image{ImageID: "m-bp1", Name: "web-1", Family: "web", SizeGiB: 40, Status: "Deprecated",
 		CreationTime: created, Usage: "instance", OwnerID: "1234567890123456", SnapshotIDs: []string{"s-1", "s-2"}}))
 	g.Expect(sim.Calls()[0].Parameters).To(HaveKeyWithValue("ImageOwnerAlias", "self"), "what others share is not ours")
 	for _, other := range []string{"m-bp", "m-bp2", "m-bp10"} {
-		found, err := client.FindImage(context.Background(), region, other)
+		found, err := client.FindImage(t.Context(), region, other)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(found).To(BeNil(), other)
 	}
 }
 
-func TestFindImageTakesTheErrorOfThatNameForAnImageThatIsNotThere(t *testing.T) {
+func TestFindImage_findsNothingIfECSAnswersImageNotFound(t *testing.T) {
 	g := NewWithT(t)
 	sim := simulator(t, ecssim.Image{ImageID: "m-bp1", RegionID: region})
 	g.Expect(sim.AddFault(ecssim.Fault{Action: "DescribeImages", Code: ecs.CodeImageNotFound, HTTPStatus: 404})).To(Succeed())
-	found, err := clientOf(t, sim).FindImage(context.Background(), region, "m-bp1")
+	found, err := clientOf(t, sim).FindImage(t.Context(), region, "m-bp1")
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(found).To(BeNil())
 }
 
 // That an image is not shown is what lets its object go, so it has to be said, not left out.
-func TestAnAnswerThatDoesNotCountIsNoProofThatAnImageIsGone(t *testing.T) {
+func TestFindImage_failsIfTheAnswerDoesNotCount(t *testing.T) {
 	for name, body := range map[string]string{
 		"another operation's":       `{"RequestId":"r"}`,
 		"a count without images":    `{"RequestId":"r","TotalCount":1}`,
@@ -123,26 +115,14 @@ func TestAnAnswerThatDoesNotCountIsNoProofThatAnImageIsGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			client := clientOf(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, body) }))
-			_, err := client.FindImage(context.Background(), region, "m-bp1")
+			_, err := client.FindImage(t.Context(), region, "m-bp1")
 			g.Expect(err).To(HaveOccurred())
-			g.Expect(ecs.Lookup(openapi.ErrorCode(err)).Class).To(Equal(ecs.Transient))
+			g.Expect(ecs.ClassOf("ecs:DescribeImages", failure.CodeOf(err))).To(Equal(ecs.Transient))
 		})
 	}
 }
 
-func TestReadingPagesEndsAlthoughTheServerPromisesMore(t *testing.T) {
-	g := NewWithT(t)
-	calls := 0
-	client := clientOf(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		calls++
-		_, _ = fmt.Fprint(w, `{"RequestId":"r","TotalCount":2000000000,"Images":{"Image":[{"ImageId":"m-bp1"}]}}`)
-	}))
-	_, err := client.DescribeImages(context.Background(), region, nil)
-	g.Expect(err).To(MatchError(ContainSubstring("no end")))
-	g.Expect(calls).To(Equal(1000))
-}
-
-func TestImagesAreReadInEveryFormThatECSSends(t *testing.T) {
+func TestFindImage_readsEveryFormThatECSSends(t *testing.T) {
 	want := ecs.Image{ImageID: "m-bp1", Name: "web-1", OwnerID: "1098", SizeGiB: 40,
 		CreationTime: time.Date(2019, 11, 15, 6, 7, 0, 0, time.UTC), SnapshotIDs: []string{"s-1"}}
 	for name, body := range map[string]string{
@@ -160,15 +140,14 @@ func TestImagesAreReadInEveryFormThatECSSends(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			client := clientOf(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, body) }))
-			images, err := client.DescribeImages(context.Background(), region, url.Values{})
+			image, err := client.FindImage(t.Context(), region, "m-bp1")
 			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(images).To(HaveLen(1))
-			g.Expect(images[0]).To(Equal(want))
+			g.Expect(image).To(HaveValue(Equal(want)))
 		})
 	}
 }
 
-func TestWhoUsesAnImageIsReadFromOnePage(t *testing.T) {
+func TestInstancesOfAndAccountsOf_readOnePage(t *testing.T) {
 	g := NewWithT(t)
 	image := ecssim.Image{ImageID: "m-bp1", RegionID: region, SharedWith: []string{"1098", "107"}}
 	for n := range 130 {
@@ -176,18 +155,60 @@ func TestWhoUsesAnImageIsReadFromOnePage(t *testing.T) {
 	}
 	sim := simulator(t, image, ecssim.Image{ImageID: "m-bp2", RegionID: region, UsedBy: []string{"i-other"}})
 	client := clientOf(t, sim)
-	ids, more, err := client.InstancesOf(context.Background(), region, "m-bp1")
+	ids, more, err := client.InstancesOf(t.Context(), region, "m-bp1")
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(ids).To(HaveLen(100))
 	g.Expect(ids[:2]).To(Equal([]string{"i-000", "i-001"}))
 	g.Expect(more).To(BeTrue())
-	ids, more, err = client.InstancesOf(context.Background(), region, "m-bp2")
+	ids, more, err = client.InstancesOf(t.Context(), region, "m-bp2")
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(ids).To(Equal([]string{"i-other"}))
 	g.Expect(more).To(BeFalse())
-	ids, more, err = client.AccountsOf(context.Background(), region, "m-bp1")
+	ids, more, err = client.AccountsOf(t.Context(), region, "m-bp1")
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(ids).To(Equal([]string{"107", "1098"}))
 	g.Expect(more).To(BeFalse())
 	g.Expect(sim.Calls()).To(HaveLen(3))
+}
+
+func TestCheckDescribe(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault *ecssim.Fault
+		body  string // of a server that is not the simulator
+		want  string
+	}{
+		"passes on DryRunOperation":            {fault: &ecssim.Fault{Code: "DryRunOperation"}},
+		"passes on a success without an image": {body: `{"RequestId":"r","TotalCount":0,"Images":{"Image":[]}}`},
+		"passes on a success with an image":    {body: `{"RequestId":"r","TotalCount":1,"Images":{"Image":[{"ImageId":"m-bp1"}]}}`},
+		"passes on an image that is not there": {fault: &ecssim.Fault{Code: ecs.CodeImageNotFound}},
+		"fails without the permission":         {fault: &ecssim.Fault{Code: "Forbidden.RAM"}, want: "Forbidden.RAM"},
+		"fails without an answer":              {fault: &ecssim.Fault{Kind: ecssim.FaultAfter}, want: failure.CodeNoAnswer},
+		"fails on another operation's success": {body: `{"RequestId":"r"}`, want: failure.CodeUnusableAnswer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			sim := simulator(t, ecssim.Image{ImageID: "m-bp1", RegionID: region})
+			handler := http.Handler(sim)
+			if test.fault == nil {
+				handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, test.body) })
+			} else {
+				g.Expect(sim.AddFault(*test.fault)).To(Succeed())
+			}
+			g.Expect(failure.CodeOf(clientOf(t, handler).CheckDescribe(t.Context(), region, "m-bp1"))).To(Equal(test.want))
+		})
+	}
+}
+
+func TestCheckDescribe_sendsTheParametersOfFindImageAndDryRun(t *testing.T) {
+	g := NewWithT(t)
+	sim := simulator(t, ecssim.Image{ImageID: "m-bp1", RegionID: region})
+	client := clientOf(t, sim)
+	_, err := client.FindImage(t.Context(), region, "m-bp1")
+	g.Expect(err).NotTo(HaveOccurred())
+	_ = client.CheckDescribe(t.Context(), region, "m-bp1")
+	find, check := sim.Calls()[0], sim.Calls()[1]
+	g.Expect(check.Action).To(Equal(find.Action))
+	g.Expect(find.Parameters).NotTo(HaveKey("DryRun"))
+	find.Parameters["DryRun"] = "true"
+	g.Expect(check.Parameters).To(Equal(find.Parameters))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/url"
 	"slices"
-	"strconv"
 )
 
 // InstancesOf returns the IDs of instances that use an image, in order. It reads one page of 100, and reports
@@ -18,10 +17,7 @@ func (c *Client) InstancesOf(ctx context.Context, regionID, imageID string) (ids
 			} `json:"Instance" xml:"Instance"`
 		} `json:"Instances" xml:"Instances"`
 	}
-	_, err = c.do(ctx, "DescribeInstances", regionID, url.Values{
-		"ImageId":    {imageID},
-		"MaxResults": {strconv.Itoa(maxPageSize)},
-	}, &answer)
+	_, err = c.do(ctx, "DescribeInstances", regionID, url.Values{"ImageId": {imageID}, "MaxResults": {pageSize}}, &answer)
 	for _, instance := range answer.Instances.Instance {
 		ids = append(ids, instance.InstanceID)
 	}
@@ -40,10 +36,7 @@ func (c *Client) AccountsOf(ctx context.Context, regionID, imageID string) (ids 
 			} `json:"Account" xml:"Account"`
 		} `json:"Accounts" xml:"Accounts"`
 	}
-	_, err = c.do(ctx, "DescribeImageSharePermission", regionID, url.Values{
-		"ImageId":  {imageID},
-		"PageSize": {strconv.Itoa(maxPageSize)},
-	}, &answer)
+	_, err = c.do(ctx, "DescribeImageSharePermission", regionID, url.Values{"ImageId": {imageID}, "PageSize": {pageSize}}, &answer)
 	for _, account := range answer.Accounts.Account {
 		ids = append(ids, string(account.AliyunID))
 	}
