@@ -1,7 +1,6 @@
 // Package openapi makes calls to Alibaba Cloud's OpenAPI in its RPC style: it finds the endpoint, signs,
-// sends one attempt within a time limit, and tells a success from everything else. It knows the gateway that
-// stands in front of every product, and no product: which operations there are, and what their errors mean
-// for an image, is for its callers to know. It never repeats a call.
+// sends one attempt within a time limit, and tells a success from everything else. It knows the gateway in front of
+// every product, and no product: its callers know the operations and what their errors mean. It never repeats a call.
 package openapi
 
 import (
@@ -17,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"k8s.io/utils/clock"
@@ -77,14 +77,14 @@ func New(config Config) *Client {
 	transport.MaxIdleConns = 0 // no limit over all endpoints together
 	transport.MaxIdleConnsPerHost = config.Connections
 	transport.MaxConnsPerHost = config.Connections
-	// With HTTP/2 all calls would share one connection: one that dies in silence would take them all along.
+	// With HTTP/2 all calls would share one connection, and all would fail if it broke without notice.
 	transport.Protocols = new(http.Protocols)
 	transport.Protocols.SetHTTP1(true)
 	return &Client{
 		Config: config,
 		http: &http.Client{
 			Transport: transport,
-			// A redirect is not an answer: following it would send a signed request to who knows whom.
+			// A redirect is not an answer: following it would send a signed request to an unknown server.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
@@ -127,25 +127,25 @@ func (c *Client) attempt(ctx context.Context, call Call, out any) (string, error
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return "", c.connectionError(err)
+		return "", c.connectionError(err, call)
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
 	if err != nil {
-		return "", c.connectionError(err)
+		return "", c.connectionError(err, call)
 	}
 	return decode(response, body, call, out)
 }
 
-// request builds a POST. With a GET, net/http would send it again without a word when a kept connection breaks,
-// and the answer would be that to the second one.
+// request builds a POST. When a kept connection breaks, net/http sends a GET again without notice, and the
+// answer is the one to the second request.
 func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) {
 	query, body := call.Query, []byte(call.Secret.Encode())
 	if call.Unsigned {
 		query = c.unsignedQuery(call)
 	}
-	target := c.Endpoints.url(call) + "/?" + canonicalQuery(query)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
+	target, _ := c.Endpoints.url(call)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target+"/?"+canonicalQuery(query), bytes.NewReader(body))
 	if err != nil {
 		// The text of a url.Error holds the query, in which nothing is secret.
 		return nil, fmt.Errorf("build %s request: %w", call.Action, err)
@@ -185,23 +185,38 @@ func nonce() string {
 	return hex.EncodeToString(b[:])
 }
 
-// connectionError keeps of a failed exchange what stays the same from one failure to the next: the texts of
-// net/http hold port numbers, and a status that repeats them would change each time.
-func (c *Client) connectionError(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return &failure.Error{Code: failure.CodeNoAnswer, Message: fmt.Sprintf("No answer within %s.", c.Timeout), Cause: err}
-	}
+// connectionError keeps of a failed exchange what is the same for the same failure: the texts of net/http hold port
+// numbers, and a status that repeats them would change each time.
+func (c *Client) connectionError(err error, call Call) error {
+	e := &failure.Error{Code: failure.CodeNoAnswer, Cause: err}
 	var dns *net.DNSError
-	if errors.As(err, &dns) {
-		return &failure.Error{Code: failure.CodeNoAnswer, Message: fmt.Sprintf("The host name %s does not resolve.", dns.Name), Cause: err}
-	}
 	var certificate x509.CertificateInvalidError // its text tells the time
-	if errors.As(err, &certificate) {
-		return &failure.Error{Code: failure.CodeNoAnswer, Message: "The server's certificate has expired or is not valid.", Cause: err}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		e.Message = fmt.Sprintf("No answer within %s.", c.Timeout)
+	case errors.As(err, &dns):
+		e.Message = fmt.Sprintf("The host name %s does not resolve.", dns.Name)
+		if c.isMissingEndpoint(dns, call) {
+			e.Code = failure.CodeEndpointNotFound
+		}
+	case errors.As(err, &certificate):
+		e.Message = "The server's certificate has expired or is not valid."
+	default:
+		e.Message = fmt.Sprintf("The connection failed: %s.", leafOf(err))
 	}
-	leaf := err
-	for next := errors.Unwrap(leaf); next != nil; next = errors.Unwrap(leaf) {
-		leaf = next
+	return e
+}
+
+// isMissingEndpoint reports whether there is no host of the name that was made from the region of a call. A name
+// that cannot be looked up, and that of a proxy, say nothing about the region.
+func (c *Client) isMissingEndpoint(dns *net.DNSError, call Call) bool {
+	target, regional := c.Endpoints.url(call)
+	return regional && dns.IsNotFound && target == "https://"+strings.TrimSuffix(dns.Name, ".")
+}
+
+func leafOf(err error) error {
+	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
+		err = next
 	}
-	return &failure.Error{Code: failure.CodeNoAnswer, Message: fmt.Sprintf("The connection failed: %s.", leaf), Cause: err}
+	return err
 }

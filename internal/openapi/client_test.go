@@ -60,7 +60,7 @@ func answering(t *testing.T, status int, contentType, body string, headers ...st
 
 const someID = "CEF72CEB-54B6-4AE8-B225-F876FF7BA984"
 
-func TestASuccessIsA2xxWithARequestIDAndNothingElse(t *testing.T) {
+func TestDo_takesOnlyA2xxWithARequestIDForASuccess(t *testing.T) {
 	for name, answer := range map[string]struct {
 		status int
 		body   string
@@ -69,14 +69,14 @@ func TestASuccessIsA2xxWithARequestIDAndNothingElse(t *testing.T) {
 		"JSON":                    {200, `{"RequestId":"` + someID + `"}`, nil},
 		"XML":                     {200, `<?xml version="1.0"?><DeleteImageResponse><RequestId>` + someID + `</RequestId></DeleteImageResponse>`, nil},
 		"202":                     {202, `{"RequestId":"` + someID + `"}`, nil},
-		"an empty body":           {200, ``, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200 with an empty body."}},
-		"no RequestId":            {200, `{}`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200 with a body that is no answer of the gateway."}},
-		"an empty RequestId":      {200, `{"RequestId":""}`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200 with a body that is no answer of the gateway."}},
-		"a 200 of a login page":   {200, `<html><body>Log in</body></html>`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200 with a body that is no answer of the gateway."}},
-		"an HTML 502":             {502, `<html><body><h1>502</h1><hr></body></html>`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 502 with a body that is no answer of the gateway."}},
-		"text":                    {503, `upstream connect error`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 503 with a body that is no answer of the gateway."}},
-		"a redirect":              {302, ``, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 302 with an empty body."}},
-		"an error without a code": {403, `{"RequestId":"` + someID + `"}`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 403 with a body that is no answer of the gateway."}},
+		"an empty body":           {200, ``, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200: empty response body."}},
+		"no RequestId":            {200, `{}`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200: unexpected response body (a proxy may have answered)."}},
+		"an empty RequestId":      {200, `{"RequestId":""}`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200: unexpected response body (a proxy may have answered)."}},
+		"a 200 of a login page":   {200, `<html><body>Log in</body></html>`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 200: unexpected response body (a proxy may have answered)."}},
+		"an HTML 502":             {502, `<html><body><h1>502</h1><hr></body></html>`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 502: unexpected response body (a proxy may have answered)."}},
+		"text":                    {503, `upstream connect error`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 503: unexpected response body (a proxy may have answered)."}},
+		"a redirect":              {302, ``, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 302: empty response body."}},
+		"an error without a code": {403, `{"RequestId":"` + someID + `"}`, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "HTTP 403: unexpected response body (a proxy may have answered)."}},
 		"a 200 with a Code": {200, `{"RequestId":"` + someID + `","Code":"InternalError","Message":"Again."}`,
 			&failure.Error{Code: "InternalError", Message: "Again.", RequestID: someID}},
 		"a Code without end": {403, `{"RequestId":"` + someID + `","Code":"` + strings.Repeat("x", 9999) + `"}`,
@@ -89,7 +89,7 @@ func TestASuccessIsA2xxWithARequestIDAndNothingElse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			server := answering(t, answer.status, "application/json", answer.body, "Location", "/elsewhere")
-			requestID, err := testClient(server.URL).Do(context.Background(), testCall, nil)
+			requestID, err := testClient(server.URL).Do(t.Context(), testCall, nil)
 			if answer.want == nil {
 				g.Expect(err).NotTo(HaveOccurred())
 				g.Expect(requestID).To(Equal(someID))
@@ -107,7 +107,7 @@ func TestASuccessIsA2xxWithARequestIDAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestTheTextOfAnErrorIsTheSameForTheSameFailure(t *testing.T) {
+func TestStableText_isTheSameForTheSameFailure(t *testing.T) {
 	g := NewWithT(t)
 	for _, text := range []string{
 		"In use.",
@@ -128,7 +128,7 @@ func TestTheTextOfAnErrorIsTheSameForTheSameFailure(t *testing.T) {
 	g.Expect(len(stableText(strings.Repeat("ä", 5000), "", Call{}))).To(BeNumerically("<=", maxMessage+len("…")))
 }
 
-func TestTheWaitOfAThrottleIsReadFromItsHeaders(t *testing.T) {
+func TestDo_waitsAsLongAsTheHeadersOfAThrottleSay(t *testing.T) {
 	for name, test := range map[string]struct {
 		headers []string
 		want    time.Duration
@@ -157,28 +157,28 @@ func TestTheWaitOfAThrottleIsReadFromItsHeaders(t *testing.T) {
 			defer server.Close()
 			client := testClient(server.URL, func(c *Config) { c.Clock = now })
 			got := &failure.Error{}
-			_, err := client.Do(context.Background(), testCall, nil)
+			_, err := client.Do(t.Context(), testCall, nil)
 			g.Expect(errors.As(err, &got)).To(BeTrue())
 			g.Expect(got.Wait).To(Equal(test.want))
 
 			now.Step(test.want - time.Millisecond)
-			_, err = client.Do(context.Background(), testCall, nil)
+			_, err = client.Do(t.Context(), testCall, nil)
 			g.Expect(errors.As(err, &got)).To(BeTrue())
 			g.Expect(got.Wait).To(Equal(time.Millisecond))
 			g.Expect(err).To(MatchError("Throttling.User: Slow down."), "in the words of ECS, so that nothing looks new")
 			g.Expect(calls.Load()).To(BeEquivalentTo(1), "the gate is closed")
 			other := testCall
 			other.Region = "cn-beijing"
-			_, _ = client.Do(context.Background(), other, nil)
+			_, _ = client.Do(t.Context(), other, nil)
 			g.Expect(calls.Load()).To(BeEquivalentTo(2), "another region has a quota of its own")
 			now.Step(time.Millisecond)
-			_, _ = client.Do(context.Background(), testCall, nil)
+			_, _ = client.Do(t.Context(), testCall, nil)
 			g.Expect(calls.Load()).To(BeEquivalentTo(3), "the gate is open")
 		})
 	}
 }
 
-func TestARedirectIsNotFollowed(t *testing.T) {
+func TestDo_followsNoRedirect(t *testing.T) {
 	g := NewWithT(t)
 	var followed atomic.Bool
 	mux := http.NewServeMux()
@@ -191,40 +191,40 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	})
 	server := httptest.NewServer(mux)
 	defer server.Close()
-	_, err := testClient(server.URL).Do(context.Background(), testCall, nil)
+	_, err := testClient(server.URL).Do(t.Context(), testCall, nil)
 	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeUnusableAnswer))
 	g.Expect(followed.Load()).To(BeFalse())
 }
 
-func TestAConnectionThatHangsIsGivenUp(t *testing.T) {
+func TestDo_failsWhenTheTimeoutHasPassed(t *testing.T) {
 	g := NewWithT(t)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer server.Close()
-	_, err := testClient(server.URL, func(c *Config) { c.Timeout = 100 * time.Millisecond }).Do(context.Background(), testCall, nil)
+	_, err := testClient(server.URL, func(c *Config) { c.Timeout = 100 * time.Millisecond }).Do(t.Context(), testCall, nil)
 	g.Expect(err).To(MatchError("NoAnswer: No answer within 100ms."))
 	g.Expect(errors.Is(err, context.DeadlineExceeded)).To(BeTrue())
 }
 
-func TestAnAnswerThatBreaksOffIsNoSuccess(t *testing.T) {
+func TestDo_failsIfTheAnswerBreaksOff(t *testing.T) {
 	g := NewWithT(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "1000")
 		_, _ = io.WriteString(w, `{"RequestId":"`+someID+`"}`)
 	}))
 	defer server.Close()
-	_, err := testClient(server.URL).Do(context.Background(), testCall, nil)
+	_, err := testClient(server.URL).Do(t.Context(), testCall, nil)
 	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeNoAnswer))
 }
 
-func TestTheErrorOfABrokenConnectionNamesNoPort(t *testing.T) {
+func TestDo_namesNoPortOfABrokenConnection(t *testing.T) {
 	g := NewWithT(t)
 	server := httptest.NewServer(nil)
 	server.Close()
-	_, err := testClient(server.URL).Do(context.Background(), testCall, nil)
+	_, err := testClient(server.URL).Do(t.Context(), testCall, nil)
 	g.Expect(err).To(MatchError("NoAnswer: The connection failed: connection refused."))
 }
 
-func TestTheErrorOfACertificateTellsNoTime(t *testing.T) {
+func TestDo_tellsNoTimeOfACertificate(t *testing.T) {
 	g := NewWithT(t)
 	server := httptest.NewTLSServer(http.NotFoundHandler())
 	defer server.Close()
@@ -235,12 +235,12 @@ func TestTheErrorOfACertificateTellsNoTime(t *testing.T) {
 		RootCAs: pool,
 		Time:    func() time.Time { return server.Certificate().NotAfter.AddDate(1, 0, 0) },
 	}
-	_, err := client.Do(context.Background(), testCall, nil)
+	_, err := client.Do(t.Context(), testCall, nil)
 	g.Expect(err).To(MatchError("NoAnswer: The server's certificate has expired or is not valid."))
 }
 
-// One that dies in silence must not take all calls along.
-func TestCallsDoNotShareOneConnection(t *testing.T) {
+// With HTTP/2, one broken connection would fail all calls.
+func TestDo_usesHTTP1(t *testing.T) {
 	g := NewWithT(t)
 	var protocol atomic.Value
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -254,19 +254,65 @@ func TestCallsDoNotShareOneConnection(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(server.Certificate())
 	client.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: pool}
-	_, err := client.Do(context.Background(), testCall, nil)
+	_, err := client.Do(t.Context(), testCall, nil)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(protocol.Load()).To(Equal("HTTP/1.1"))
 }
 
-func TestTheErrorOfAHostNameNamesNoServer(t *testing.T) {
-	g := NewWithT(t)
-	_, err := testClient("http://ecs.invalid:80").Do(context.Background(), testCall, nil)
-	g.Expect(err).To(MatchError("NoAnswer: The host name ecs.invalid does not resolve."))
+func TestDo_hostNameThatDoesNotResolve(t *testing.T) {
+	for name, test := range map[string]struct {
+		endpoints Endpoints
+		central   bool
+		proxy     string
+		dns       net.DNSError // whose Name is set by the dialer
+		want      string
+	}{
+		"of a region": {dns: net.DNSError{IsNotFound: true},
+			want: "EndpointNotFound: The host name ecs.xx-nowhere.aliyuncs.com does not resolve."},
+		"of a region, in a VPC": {endpoints: Endpoints{VPC: true}, dns: net.DNSError{IsNotFound: true},
+			want: "EndpointNotFound: The host name ecs-vpc.xx-nowhere.aliyuncs.com does not resolve."},
+		"of a central product, in a VPC": {endpoints: Endpoints{VPC: true}, central: true, dns: net.DNSError{IsNotFound: true},
+			want: "EndpointNotFound: The host name ecs-vpc.xx-nowhere.aliyuncs.com does not resolve."},
+		"of a region, overridden for another product": {endpoints: Endpoints{Products: map[string]string{"sts": "http://sts.invalid"}},
+			dns: net.DNSError{IsNotFound: true}, want: "EndpointNotFound: The host name ecs.xx-nowhere.aliyuncs.com does not resolve."},
+		"of a central product": {central: true, dns: net.DNSError{IsNotFound: true},
+			want: "NoAnswer: The host name ecs.aliyuncs.com does not resolve."},
+		"of an override": {endpoints: Endpoints{Override: "http://ecs.invalid:80"}, dns: net.DNSError{IsNotFound: true},
+			want: "NoAnswer: The host name ecs.invalid does not resolve."},
+		"of an override for the product": {endpoints: Endpoints{Products: map[string]string{"ecs": "https://ecs.invalid"}},
+			dns: net.DNSError{IsNotFound: true}, want: "NoAnswer: The host name ecs.invalid does not resolve."},
+		"of a proxy": {proxy: "http://proxy.invalid:3128", dns: net.DNSError{IsNotFound: true},
+			want: "NoAnswer: The host name proxy.invalid does not resolve."},
+		"because the DNS server fails": {dns: net.DNSError{IsTemporary: true, Server: "127.0.0.1:53"},
+			want: "NoAnswer: The host name ecs.xx-nowhere.aliyuncs.com does not resolve."},
+		"because the DNS server does not answer": {dns: net.DNSError{IsTimeout: true, IsTemporary: true},
+			want: "NoAnswer: The host name ecs.xx-nowhere.aliyuncs.com does not resolve."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			client := testClient("", func(c *Config) { c.Endpoints = test.endpoints })
+			transport := client.http.Transport.(*http.Transport)
+			transport.Proxy = func(*http.Request) (*url.URL, error) {
+				if test.proxy == "" {
+					return nil, nil
+				}
+				return url.Parse(test.proxy)
+			}
+			transport.DialContext = func(_ context.Context, network, address string) (net.Conn, error) {
+				failed := test.dns
+				failed.Name, _, _ = net.SplitHostPort(address)
+				return nil, &net.OpError{Op: "dial", Net: network, Err: &failed}
+			}
+			call := testCall
+			call.Region, call.Central = "xx-nowhere", test.central
+			_, err := client.Do(t.Context(), call, nil)
+			g.Expect(err).To(MatchError(test.want))
+		})
+	}
 }
 
 // A deletion that took effect and whose answer was lost must not be sent again behind the caller's back.
-func TestACallIsSentOnceAlthoughTheConnectionBreaks(t *testing.T) {
+func TestDo_sendsACallOnceWhenTheConnectionBreaks(t *testing.T) {
 	g := NewWithT(t)
 	var calls atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -277,14 +323,14 @@ func TestACallIsSentOnceAlthoughTheConnectionBreaks(t *testing.T) {
 	}))
 	defer server.Close()
 	client := testClient(server.URL)
-	_, err := client.Do(context.Background(), testCall, nil)
+	_, err := client.Do(t.Context(), testCall, nil)
 	g.Expect(err).NotTo(HaveOccurred())
-	_, err = client.Do(context.Background(), testCall, nil) // on the connection that was kept
+	_, err = client.Do(t.Context(), testCall, nil) // on the connection that was kept
 	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeNoAnswer))
 	g.Expect(calls.Load()).To(BeEquivalentTo(2))
 }
 
-func TestNoErrorHoldsAKeyATokenOrASignature(t *testing.T) {
+func TestDo_showsNoKeyTokenOrSignatureInErrors(t *testing.T) {
 	g := NewWithT(t)
 	var signature atomic.Value
 	handlers := []http.HandlerFunc{
@@ -307,14 +353,14 @@ func TestNoErrorHoldsAKeyATokenOrASignature(t *testing.T) {
 	client := testClient(server.URL, func(c *Config) { c.Timeout = 200 * time.Millisecond })
 	for i := range handlers {
 		next.Store(int32(i))
-		_, err := client.Do(context.Background(), testCall, nil)
+		_, err := client.Do(t.Context(), testCall, nil)
 		for ; err != nil; err = errors.Unwrap(err) {
 			g.Expect(fmt.Sprintf("%+v %#v", err, err)).NotTo(Or(ContainSubstring("canary"), ContainSubstring(signature.Load().(string))))
 		}
 	}
 }
 
-func TestSixtyFourCallersReuseTheirConnections(t *testing.T) {
+func TestDo_reusesTheConnectionsOf64Callers(t *testing.T) {
 	g := NewWithT(t)
 	var connections atomic.Int32
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -333,7 +379,7 @@ func TestSixtyFourCallersReuseTheirConnections(t *testing.T) {
 	for range 64 {
 		callers.Go(func() {
 			for started.Add(1) <= 10_000 {
-				if _, err := client.Do(context.Background(), testCall, nil); err != nil {
+				if _, err := client.Do(t.Context(), testCall, nil); err != nil {
 					failed.Add(1)
 				}
 			}
@@ -344,14 +390,14 @@ func TestSixtyFourCallersReuseTheirConnections(t *testing.T) {
 	g.Expect(connections.Load()).To(BeNumerically("<=", 70))
 }
 
-func TestEachCallIsObserved(t *testing.T) {
+func TestDo_reportsEachCallToTheObserver(t *testing.T) {
 	g := NewWithT(t)
 	server := answering(t, 403, "application/json", `{"RequestId":"r","Code":"ImageUseShared","Message":"No."}`)
 	var seen bytes.Buffer
 	client := testClient(server.URL, func(c *Config) {
 		c.Observe = func(action, code string, _ time.Duration) { fmt.Fprint(&seen, action, " ", code) }
 	})
-	_, err := client.Do(context.Background(), testCall, nil)
+	_, err := client.Do(t.Context(), testCall, nil)
 	g.Expect(err).To(HaveOccurred())
 	g.Expect(seen.String()).To(Equal("DeleteImage ImageUseShared"))
 }
@@ -359,7 +405,8 @@ func TestEachCallIsObserved(t *testing.T) {
 func TestEndpoints(t *testing.T) {
 	g := NewWithT(t)
 	url := func(e Endpoints, product, region string) string {
-		return e.url(Call{Product: product, Region: region, Central: product == "sts"})
+		target, _ := e.url(Call{Product: product, Region: region, Central: product == "sts"})
+		return target
 	}
 	g.Expect(url(Endpoints{}, "ecs", "cn-hangzhou")).To(Equal("https://ecs-cn-hangzhou.aliyuncs.com"))
 	g.Expect(url(Endpoints{}, "ecs", "eu-central-1")).To(Equal("https://ecs.eu-central-1.aliyuncs.com"))
@@ -380,7 +427,7 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-func TestAnUnsignedCallCarriesNoKeyAndKeepsItsSecretOutOfTheURL(t *testing.T) {
+func TestDo_sendsAnUnsignedCallWithoutKeyAndSecretInTheURL(t *testing.T) {
 	g := NewWithT(t)
 	var got *http.Request
 	var body []byte
@@ -390,7 +437,7 @@ func TestAnUnsignedCallCarriesNoKeyAndKeepsItsSecretOutOfTheURL(t *testing.T) {
 		_, _ = io.WriteString(w, `{"RequestId":"`+someID+`"}`)
 	}))
 	defer server.Close()
-	_, err := testClient(server.URL).Do(context.Background(), Call{
+	_, err := testClient(server.URL).Do(t.Context(), Call{
 		Product: "sts", Version: "2015-04-01", Action: "AssumeRoleWithOIDC", Unsigned: true,
 		Query: url.Values{"RoleArn": {"acs:ram::1:role/r"}}, Secret: url.Values{"OIDCToken": {"canary-oidc"}},
 	}, nil)

@@ -9,27 +9,26 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
-// quota is what Alibaba Cloud counts calls by: the account (of which a key is the nearest that is known here),
-// the region and the action.
+// quota is what Alibaba Cloud counts calls by: the account (a key stands for it here), the region and the action.
 type quota struct{ accessKeyID, region, product, action string }
 
-// longestWait bounds how long a header is believed: the longest quotas are counted by the hour.
+// longestWait bounds the wait that a header asks for: the longest quotas are counted by the hour.
 const longestWait = time.Hour
 
-// gate keeps calls back whose quota is known to be used up, so that a thousand callers learn it from one
-// answer. The zero gate is open.
+// gate refuses calls whose quota is known to be used up, so that a thousand callers learn it from one answer.
+// The zero gate is open.
 type gate struct {
 	mu     sync.Mutex
 	closed map[quota]closed
 }
 
-// closed is until when, and because of which answer.
+// closed says until when a gate is closed, and because of which answer.
 type closed struct {
 	until time.Time
 	cause *failure.Error
 }
 
-// refuse returns the answer that the gate is closed because of, with the wait that is left; nil if it is open.
+// refuse returns the answer that closed the gate, with the rest of its wait; nil if the gate is open.
 func (g *gate) refuse(q quota, now time.Time) *failure.Error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -40,8 +39,8 @@ func (g *gate) refuse(q quota, now time.Time) *failure.Error {
 	return &failure.Error{Code: c.cause.Code, Message: c.cause.Message, Wait: c.until.Sub(now)}
 }
 
-// close keeps the gate closed for as long as the answer says or, if it does not, until the next minute begins:
-// quotas are counted over fixed windows. The answer then says so too.
+// close closes the gate for the wait of the answer or, if it has none, until the next minute begins: quotas are
+// counted over fixed windows. The wait is then set in the answer too.
 func (g *gate) close(q quota, now time.Time, cause *failure.Error) {
 	if cause.Wait <= 0 {
 		cause.Wait = now.Truncate(time.Minute).Add(time.Minute).Sub(now)

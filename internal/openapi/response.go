@@ -46,26 +46,26 @@ func decode(response *http.Response, body []byte, call Call, out any) (string, e
 			return answer.RequestID, nil
 		}
 		if err := unmarshal(body, out); err != nil {
-			return "", unusable(response, answer.RequestID, "an answer of an unexpected form")
+			return "", unusable(response, answer.RequestID, "unexpected form of the response body")
 		}
 		return answer.RequestID, nil
 	case len(body) == 0:
-		return "", unusable(response, "", "an empty body")
+		return "", unusable(response, "", "empty response body")
 	default:
-		return "", unusable(response, answer.RequestID, "a body that is no answer of the gateway")
+		return "", unusable(response, answer.RequestID, "unexpected response body (a proxy may have answered)")
 	}
 }
 
 func unusable(response *http.Response, requestID, what string) error {
 	return &failure.Error{
 		Code:       failure.CodeUnusableAnswer,
-		Message:    fmt.Sprintf("HTTP %d with %s.", response.StatusCode, what),
+		Message:    fmt.Sprintf("HTTP %d: %s.", response.StatusCode, what),
 		RequestID:  requestID,
 		HTTPStatus: response.StatusCode,
 	}
 }
 
-// unmarshal reads JSON or XML, whichever the body is: the gateway's content types are not reliable.
+// unmarshal reads JSON or XML, whichever the body is: the content types of the gateway are not reliable.
 func unmarshal(body []byte, out any) error {
 	if body = bytes.TrimSpace(body); bytes.HasPrefix(body, []byte("<")) {
 		return xml.Unmarshal(body, out)
@@ -81,7 +81,7 @@ var (
 	stringToSignText = regexp.MustCompile(`(?is)\s*(the )?server (string ?to ?sign|canonical ?request).*`)
 )
 
-// hide takes out of a server's text what the call has that is secret, as it is and as a URL has it.
+// hide replaces the secrets of a call in a server's text, plain and as a URL encodes them.
 func hide(text string, call Call) string {
 	key := call.Credentials
 	secrets := []string{key.AccessKeyID, key.AccessKeySecret, key.SecurityToken}
@@ -96,8 +96,8 @@ func hide(text string, call Call) string {
 	return text
 }
 
-// stableText keeps of a message what is the same for the same failure, and shows nothing secret: that is looked for
-// first, while it is still whole.
+// stableText keeps of a message what is the same for the same failure, without secrets. These are replaced first,
+// while they are whole.
 func stableText(message, requestID string, call Call) string {
 	message = stringToSignText.ReplaceAllString(hide(message, call), "")
 	if requestID != "" {
@@ -115,8 +115,8 @@ func cut(text string, most int) string {
 
 var timeLeft = regexp.MustCompile(`TimeLeft:(\d+)`)
 
-// throttleWait reads how long a quota stays used up, in milliseconds both in the newer header and in the
-// TimeLeft of the older ones, of which the longest counts, up to longestWait. 0 means that no header says.
+// throttleWait reads the time until a quota is renewed, in milliseconds both in the newer header and in the
+// TimeLeft of the older ones. The longest counts, up to longestWait. 0 means that no header has it.
 func throttleWait(header http.Header) time.Duration {
 	longest, _ := strconv.Atoi(header.Get("X-Acs-Retry-After"))
 	for _, name := range []string{"X-Ratelimit-User-Api", "X-Ratelimit-User"} {

@@ -18,7 +18,7 @@ type Credentials struct {
 	AccessKeySecret string `json:"-"`
 	SecurityToken   string `json:"-"`
 
-	// AccountID is the account that the key belongs to; empty if nobody asked.
+	// AccountID is the account that the key belongs to; empty if it is not known.
 	AccountID string
 	// Origin says in words where the key came from, such as "Secret alibaba-cloud".
 	Origin string

@@ -11,7 +11,7 @@ import (
 )
 
 // The vector is the one that the vendor publishes with the description of the V3 signature.
-func TestTheSignatureIsTheOneOfThePublishedVector(t *testing.T) {
+func TestSign_matchesThePublishedVector(t *testing.T) {
 	g := NewWithT(t)
 	query := url.Values{
 		"ImageId":  {"win2019_1809_x64_dtc_zh-cn_40G_alibase_20230811.vhd"},
@@ -33,12 +33,12 @@ func TestTheSignatureIsTheOneOfThePublishedVector(t *testing.T) {
 		"Signature=06563a9e1b43f5dfe96b81484da74bceab24a1d853912eee15083a6f0f3283c0"))
 }
 
-func TestTheCanonicalQueryIsSortedAndEncodedAsRFC3986Has(t *testing.T) {
+func TestCanonicalQuery_isSortedAndEncodedByRFC3986(t *testing.T) {
 	NewWithT(t).Expect(canonicalQuery(url.Values{"b": {"a b*c~d+e/f"}, "a": {""}})).To(
 		Equal("a=&b=a%20b%2Ac~d%2Be%2Ff"))
 }
 
-func TestATemporaryKeyIsSignedWithItsToken(t *testing.T) {
+func TestSign_signsTheTokenOfATemporaryKey(t *testing.T) {
 	g := NewWithT(t)
 	request := httptest.NewRequest(http.MethodPost, "https://ecs.example/", nil)
 	Sign(request, nil, Credentials{AccessKeyID: "STS.id", AccessKeySecret: "secret", SecurityToken: "token"})
@@ -46,7 +46,7 @@ func TestATemporaryKeyIsSignedWithItsToken(t *testing.T) {
 	g.Expect(request.Header.Get("Authorization")).To(ContainSubstring(";x-acs-security-token,"))
 }
 
-func TestNoFormatShowsAKey(t *testing.T) {
+func TestCredentials_areHiddenInEveryFormat(t *testing.T) {
 	g := NewWithT(t)
 	credentials := Credentials{AccessKeyID: "canary-id", AccessKeySecret: "canary-secret", SecurityToken: "canary-token"}
 	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
