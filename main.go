@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -26,7 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
-	"github.com/imagegc/ecs-image-gc/internal/controller"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage"
 	"github.com/imagegc/ecs-image-gc/internal/credentials"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
@@ -36,11 +37,10 @@ import (
 type settings struct {
 	manager ctrl.Options
 	api     openapi.Config
-	images  controller.CustomImageReconciler
+	images  customimage.Config
 
-	network, stsEndpoint, credentials string
-	watchedNamespaces                 []string // none for all
-	ambientNamespaces                 []string // whose objects may use the operator's own identity
+	network, stsEndpoint, stsRegion, credentials string
+	ambientNamespaces                            []string // whose objects may use the operator's own identity
 }
 
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
@@ -69,7 +69,7 @@ func (s *settings) run() error {
 	s.api.Connections = s.images.MaxConcurrentReconciles
 	s.api.Clock = clock.RealClock{}
 	s.api.UserAgent = "ecs-image-gc/" + version()
-	s.api.Observe = controller.ObserveECSCall
+	s.api.Observe = customimage.ObserveECSCall
 
 	api := openapi.New(s.api)
 	s.images.Client = mgr.GetClient()
@@ -80,10 +80,10 @@ func (s *settings) run() error {
 	}
 	s.images.Events = mgr.GetEventRecorder("ecs-image-gc")
 	s.images.Clock = clock.RealClock{}
-	if err := s.images.SetupWithManager(mgr); err != nil {
+	if err := customimage.New(s.images).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("add the CustomImage controller: %w", err)
 	}
-	metrics.Registry.MustRegister(controller.CustomImageCollector{Reader: mgr.GetCache()})
+	metrics.Registry.MustRegister(customimage.Collector{Reader: mgr.GetCache()})
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
@@ -97,11 +97,12 @@ func (s *settings) run() error {
 // identify decides once who the operator is: to Alibaba Cloud, and to the cluster.
 func (s *settings) identify(mgr ctrl.Manager, api *openapi.Client) (err error) {
 	source := credentials.Config{
-		Secrets: mgr.GetAPIReader(), AmbientNamespaces: s.ambientNamespaces, API: api, Clock: clock.RealClock{},
+		Secrets: mgr.GetAPIReader(), AmbientNamespaces: s.ambientNamespaces, API: api, STSRegion: s.stsRegion,
+		Clock: clock.RealClock{},
 	}
-	source.Ambient, s.credentials = credentials.Ambient(s.credentials, os.Getenv, api, clock.RealClock{})
+	source.Ambient, s.credentials = credentials.Ambient(s.credentials, os.Getenv, api, s.stsRegion, clock.RealClock{})
 	s.images.Credentials = credentials.New(source)
-	s.images.Operator, err = controller.WhoAmI(context.Background(), mgr.GetClient())
+	s.images.Operator, err = customimage.WhoAmI(context.Background(), mgr.GetClient())
 	return err
 }
 
@@ -124,35 +125,38 @@ func parseFlags() (*settings, error) {
 
 func (s *settings) bindCloudFlags() {
 	flag.StringVar(&s.api.Endpoints.Override, "ecs-endpoint", "",
-		"Where to send the calls of ECS, such as http://127.0.0.1:8089 of a simulator. Default: Alibaba Cloud's own endpoints.")
+		"URL for all calls of ECS, such as http://127.0.0.1:8089 of a simulator. Default: the endpoints of Alibaba Cloud.")
 	flag.StringVar(&s.stsEndpoint, "sts-endpoint", "",
-		"Where to send the calls of STS. Default: --ecs-endpoint if that is given, else Alibaba Cloud's own endpoint.")
-	flag.StringVar(&s.network, "network", "public", "Which of Alibaba Cloud's endpoints to call: public or vpc.")
-	flag.StringVar(&s.credentials, "credentials", "auto", "The operator's own identity, used for objects that name no "+
+		"URL for all calls of STS. Default: --ecs-endpoint if that is set, else the endpoint of Alibaba Cloud.")
+	flag.StringVar(&s.network, "network", "public", "Which endpoints of Alibaba Cloud to call: public or vpc.")
+	flag.StringVar(&s.stsRegion, "sts-region", credentials.STSRegion(os.Getenv), "Region of the STS endpoint to call, "+
+		"required with --network=vpc unless an endpoint is set. Default: the environment variable "+
+		"ALIBABA_CLOUD_STS_REGION or ALIBABA_CLOUD_REGION_ID.")
+	flag.StringVar(&s.credentials, "credentials", "auto", "The operator's own identity, for objects that name no "+
 		"Secret: auto (rrsa if its variables are set, else env), rrsa, env, ecs-role or none.")
-	flag.Func("ambient-namespaces", "Which namespaces' objects may use the operator's own identity, separated by "+
+	flag.Func("ambient-namespaces", "Namespaces whose objects may use the operator's own identity, separated by "+
 		"commas; * for all. Default: the operator's own namespace; outside a cluster: all.", names(&s.ambientNamespaces))
-	flag.DurationVar(&s.api.Timeout, "request-timeout", 45*time.Second, "How long one call of ECS or STS may take.")
+	flag.DurationVar(&s.api.Timeout, "request-timeout", 45*time.Second, "Time limit of one call of ECS or STS.")
 }
 
 func (s *settings) bindManagerFlags() {
 	m := &s.manager
-	s.images.Waiting = controller.Backoff{First: 5 * time.Second, Longest: 5 * time.Minute}
-	s.images.Blocked = controller.Backoff{First: 30 * time.Second, Longest: 10 * time.Minute}
-	flag.Var(&s.images.Waiting, "waiting-backoff", "First and longest wait while ECS works on an image.")
-	flag.Var(&s.images.Blocked, "blocked-backoff", "First and longest wait while somebody has to act.")
-	flag.DurationVar(&s.images.Resync, "resync-interval", 6*time.Hour, "How often ECS is asked about a live image.")
+	s.images.Waiting = customimage.Backoff{First: 5 * time.Second, Longest: 5 * time.Minute}
+	s.images.Blocked = customimage.Backoff{First: 30 * time.Second, Longest: 10 * time.Minute}
+	flag.Var(&s.images.Waiting, "waiting-backoff", "First and longest wait between attempts while ECS works on an image.")
+	flag.Var(&s.images.Blocked, "blocked-backoff", "First and longest wait between attempts while a user has to act.")
+	flag.DurationVar(&s.images.Resync, "resync-interval", 6*time.Hour, "How often to check a live image in ECS.")
 	flag.IntVar(&s.images.MaxConcurrentReconciles, "max-concurrent-reconciles", 64,
-		"How many objects are worked on at once.")
-	flag.Func("namespaces", "Which namespaces to watch, separated by commas. Default: all.", names(&s.watchedNamespaces))
+		"How many objects to work on at the same time.")
+	flag.Func("namespaces", "Namespaces to watch, separated by commas. Default: all.", names(&s.images.Namespaces))
 	flag.BoolVar(&m.LeaderElection, "leader-elect", false, "Work only while this process is the elected leader.")
 	flag.StringVar(&m.LeaderElectionNamespace, "leader-election-namespace", "",
-		"Where the Lease of the leader election is. Default: the operator's own namespace; needed outside a cluster.")
-	flag.StringVar(&m.Metrics.BindAddress, "metrics-bind-address", ":8443", "Where metrics are served; 0 for nowhere.")
+		"Namespace of the Lease for leader election. Default: the operator's own namespace; required outside a cluster.")
+	flag.StringVar(&m.Metrics.BindAddress, "metrics-bind-address", ":8443", "Address to serve metrics on; 0 to disable.")
 	flag.BoolVar(&m.Metrics.SecureServing, "metrics-secure", true,
-		"Serve metrics with TLS, to those alone whom the cluster authenticates and authorizes.")
+		"Serve metrics over HTTPS and require Kubernetes authentication and authorization.")
 	flag.StringVar(&m.HealthProbeBindAddress, "health-probe-bind-address", ":8081",
-		"Where /healthz and /readyz are served; 0 for nowhere.")
+		"Address to serve /healthz and /readyz on; 0 to disable.")
 }
 
 // names reads the namespaces that a flag lists.
@@ -183,11 +187,11 @@ func (s *settings) complete() (err error) {
 	// What is finished when the manager stops is a deletion: the call, and one that tells what came of it.
 	stop := 2*s.api.Timeout + 10*time.Second
 	m.GracefulShutdownTimeout = &stop
-	m.Cache.ByObject = controller.CacheByObject()
+	m.Cache.ByObject = customimage.CacheByObject()
 	s.api.Endpoints.VPC = s.network == "vpc"
 	s.api.Endpoints.Products = map[string]string{"sts": s.stsEndpoint}
 
-	for _, namespace := range s.watchedNamespaces {
+	for _, namespace := range s.images.Namespaces {
 		if m.Cache.DefaultNamespaces == nil {
 			m.Cache.DefaultNamespaces = map[string]cache.Config{}
 		}
@@ -210,6 +214,8 @@ func (s *settings) validate() error {
 		{"resync-interval", s.images.Resync, s.images.Resync > 0, "more than 0"},
 		{"max-concurrent-reconciles", s.images.MaxConcurrentReconciles, s.images.MaxConcurrentReconciles > 0, "1 or more"},
 		{"network", s.network, s.network == "public" || s.network == "vpc", "public or vpc"},
+		{"sts-region", s.stsRegion, s.stsRegion != "" || !s.callsRegionalSTS(), "a region with --network=vpc, such as cn-hangzhou"},
+		{"sts-region", s.stsRegion, regionID.MatchString(s.stsRegion), "the ID of a region, such as cn-hangzhou"},
 		{"credentials", s.credentials, slices.Contains(credentials.Sources, s.credentials),
 			"one of " + strings.Join(credentials.Sources, ", ")},
 		{"ecs-endpoint", s.api.Endpoints.Override, openapi.IsEndpoint(s.api.Endpoints.Override), openapi.WantEndpoint},
@@ -220,6 +226,13 @@ func (s *settings) validate() error {
 		}
 	}
 	return nil
+}
+
+var regionID = regexp.MustCompile(`^([a-z]{2}(-[a-z0-9]+)+)?$`)
+
+// callsRegionalSTS reports whether STS is called at the endpoint of a region.
+func (s *settings) callsRegionalSTS() bool {
+	return s.network == "vpc" && s.stsEndpoint == "" && s.api.Endpoints.Override == ""
 }
 
 // version returns the version of this build, for logs and for Alibaba Cloud.

@@ -1,4 +1,4 @@
-package controller
+package customimage
 
 import (
 	"context"
@@ -29,11 +29,11 @@ var (
 	operator *rest.Config  // the operator, under the generated role and nothing more
 )
 
-func TestController(t *testing.T) {
+func TestCustomImage(t *testing.T) {
 	RegisterFailHandler(Fail)
 	SetDefaultEventuallyTimeout(20 * time.Second)
 	SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
-	RunSpecs(t, "controller")
+	RunSpecs(t, "customimage")
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
@@ -42,7 +42,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
 
 	environment := &envtest.Environment{
-		CRDDirectoryPaths:     []string{"../../config/crd/bases"},
+		CRDDirectoryPaths:     []string{"../../../config/crd/bases"},
 		ErrorIfCRDPathMissing: true,
 	}
 	config, err := environment.Start()
@@ -75,7 +75,7 @@ func operatorConfig(ctx context.Context, config *rest.Config) *rest.Config {
 // createRole creates a role that is shipped.
 func createRole(ctx context.Context, file string) *rbacv1.ClusterRole {
 	GinkgoHelper()
-	data, err := os.ReadFile("../../config/rbac/" + file)
+	data, err := os.ReadFile("../../../config/rbac/" + file)
 	Expect(err).NotTo(HaveOccurred())
 	role := &rbacv1.ClusterRole{}
 	Expect(yaml.UnmarshalStrict(data, role)).To(Succeed())

@@ -1,4 +1,4 @@
-package controller
+package customimage
 
 import (
 	"context"
@@ -25,12 +25,12 @@ var (
 
 	imagesDeleted = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "imagegc_images_deleted_total",
-		Help: "Images that were seen, and are gone after their deletion was asked for.",
+		Help: "Images that were seen, and are gone after the operator called DeleteImage.",
 	})
 
 	imagesReleased = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "imagegc_images_released_total",
-		Help: "CustomImages that went although no image was deleted, by reason.",
+		Help: "CustomImages that were removed without deleting an image, by reason.",
 	}, []string{"reason"})
 )
 
@@ -55,17 +55,17 @@ func countRelease(how string) {
 	imagesReleased.WithLabelValues(how).Inc()
 }
 
-// CustomImageCollector counts the objects in the cache by the reason of their Ready condition.
-type CustomImageCollector struct{ Reader client.Reader }
+// Collector counts the objects in the cache by the reason of their Ready condition.
+type Collector struct{ Reader client.Reader }
 
 var customImages = prometheus.NewDesc("imagegc_customimages",
 	"CustomImages by the reason of their Ready condition.", []string{"reason"}, nil)
 
 // Describe implements prometheus.Collector.
-func (CustomImageCollector) Describe(descs chan<- *prometheus.Desc) { descs <- customImages }
+func (Collector) Describe(descs chan<- *prometheus.Desc) { descs <- customImages }
 
 // Collect implements prometheus.Collector. It sends nothing while the cache cannot be read.
-func (c CustomImageCollector) Collect(samples chan<- prometheus.Metric) {
+func (c Collector) Collect(samples chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	list := &v1alpha1.CustomImageList{}

@@ -1,6 +1,7 @@
-package controller
+package customimage
 
 import (
+	"cmp"
 	"context"
 	"net/http/httptest"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -29,49 +31,127 @@ import (
 
 const region = "cn-hangzhou"
 
-// world is a namespace of its own, a cloud of its own, and a reconciler between them whose attempts a test
-// makes one by one, on a clock that stands still in between.
+// world is a namespace of its own, a cloud of its own with an image ID that no other world has, and a reconciler
+// between them whose attempts a test makes one by one, on a clock that stands still in between.
 type world struct {
-	*CustomImageReconciler
+	ctx       context.Context // of the spec
+	id        string          // of the image of specs that have but one
 	clock     *clocktesting.FakeClock
 	sim       *ecssim.Server
 	namespace string
 	announced chan string
+
+	config     Config // of the next restart
+	reconciler *Reconciler
+
+	// What the clients of the reconciler do other than their API server: those of the cache and of all writes, of live
+	// reads, and of Secrets.
+	cache, live, secrets *interceptor.Funcs
+	// born shifts creation times, by the uid of the object: the API server counts them in seconds.
+	born map[types.UID]time.Duration
 }
 
-func newWorld(images ...ecssim.Image) *world {
+// newWorld makes a world. Images without an ID get the world's own.
+func newWorld(ctx context.Context, images ...ecssim.Image) *world {
 	GinkgoHelper()
-	w := &world{clock: clocktesting.NewFakeClock(time.Now().Truncate(time.Second))}
+	w := &world{
+		ctx: ctx, id: "m-" + rand.String(12), clock: clocktesting.NewFakeClock(time.Now().Truncate(time.Second)),
+		cache: &interceptor.Funcs{}, live: &interceptor.Funcs{}, secrets: &interceptor.Funcs{}, born: map[types.UID]time.Duration{},
+		announced: make(chan string, 2000),
+	}
+	for i := range images {
+		images[i].ImageID = cmp.Or(images[i].ImageID, w.id)
+	}
 	w.sim = newSimulator(w.clock, images...)
-	w.namespace = newNamespace()
+	w.namespace = newNamespace(ctx)
+	api := openapi.New(clientConfig(w.sim, w.clock))
+	w.config = Config{
+		Client:   w.client(w.cache),
+		Live:     w.client(w.live),
+		ECS:      ecs.New(api),
+		Operator: "--serviceaccount=default:operator",
+		Events:   &events.FakeRecorder{Events: w.announced},
+		Clock:    w.clock,
+		Waiting:  Backoff{5 * time.Second, 5 * time.Minute},
+		Blocked:  Backoff{30 * time.Second, 10 * time.Minute},
+		Resync:   6 * time.Hour,
+	}
+	w.config.Credentials = newSource(w.client(w.secrets), api, w.clock)
 	w.restart()
 	return w
 }
 
+// beside is another namespace with the same cloud and the same reconciler, for another object for the same image.
+func (w *world) beside() *world {
+	GinkgoHelper()
+	other := *w
+	other.namespace = newNamespace(w.ctx)
+	return &other
+}
+
 // restart replaces the operator by a new one, which remembers nothing.
 func (w *world) restart() {
+	w.reconciler = New(w.config)
+	w.reconciler.proofs.window = 0
+}
+
+// client acts as the operator, and does what the functions say where they are set.
+func (w *world) client(funcs *interceptor.Funcs) client.WithWatch {
 	GinkgoHelper()
 	c, err := client.NewWithWatch(operator, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
-	api := openapi.New(clientConfig(w.sim, w.clock))
-	recorder := events.NewFakeRecorder(2000)
-	if w.announced == nil {
-		w.announced = recorder.Events
+	return interceptor.NewClient(c, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			get := func() error { return c.Get(ctx, key, o, opts...) }
+			if funcs.Get != nil {
+				get = func() error { return funcs.Get(ctx, c, key, o, opts...) }
+			}
+			err := get()
+			w.shift(o)
+			return err
+		},
+		List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
+			list := func() error { return c.List(ctx, l, opts...) }
+			if funcs.List != nil {
+				list = func() error { return funcs.List(ctx, c, l, opts...) }
+			}
+			err := list()
+			if images, ok := l.(*v1alpha1.CustomImageList); ok {
+				for i := range images.Items {
+					w.shift(&images.Items[i])
+				}
+			}
+			return err
+		},
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+			if funcs.Patch != nil {
+				return funcs.Patch(ctx, c, o, p, opts...)
+			}
+			defer w.shift(o)
+			return c.Patch(ctx, o, p, opts...)
+		},
+		SubResourcePatch: func(
+			ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption,
+		) error {
+			if funcs.SubResourcePatch != nil {
+				return funcs.SubResourcePatch(ctx, c, sub, o, p, opts...)
+			}
+			defer w.shift(o)
+			return c.SubResource(sub).Patch(ctx, o, p, opts...)
+		},
+	})
+}
+
+func (w *world) shift(o client.Object) {
+	if by, ok := w.born[o.GetUID()]; ok {
+		o.SetCreationTimestamp(metav1.NewTime(o.GetCreationTimestamp().Add(by)))
 	}
-	recorder.Events = w.announced
-	w.CustomImageReconciler = &CustomImageReconciler{
-		Client:      c,
-		Live:        c,
-		ECS:         ecs.New(api),
-		Credentials: newSource(c, api, w.clock),
-		Operator:    "--serviceaccount=default:operator",
-		Events:      recorder,
-		Clock:       w.clock,
-		Waiting:     Backoff{5 * time.Second, 5 * time.Minute},
-		Blocked:     Backoff{30 * time.Second, 10 * time.Minute},
-		Resync:      6 * time.Hour,
-	}
-	w.failures = newFailureLimiter()
+}
+
+// bornEarlier makes an object older than those that were created in the same second.
+func (w *world) bornEarlier(id string, by time.Duration) {
+	GinkgoHelper()
+	w.born[w.get(id).UID] = -by
 }
 
 // newSource finds keys in Secrets, and the one of the operator's environment for all who name none.
@@ -79,7 +159,7 @@ func newSource(secrets client.Reader, api *openapi.Client, c clock.PassiveClock)
 	environment := map[string]string{
 		"ALIBABA_CLOUD_ACCESS_KEY_ID": "test-id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "test-secret",
 	}
-	ambient, _ := credentials.Ambient("env", func(name string) string { return environment[name] }, api, c)
+	ambient, _ := credentials.Ambient("env", func(name string) string { return environment[name] }, api, "", c)
 	return credentials.New(credentials.Config{
 		Secrets:           secrets,
 		Ambient:           ambient,
@@ -116,25 +196,11 @@ func clientConfig(sim *ecssim.Server, c clock.PassiveClock) openapi.Config {
 	}
 }
 
-func newNamespace() string {
+func newNamespace(ctx context.Context) string {
 	GinkgoHelper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "world-"}}
-	Expect(admin.Create(context.Background(), namespace)).To(Succeed())
-	DeferCleanup(emptyNamespace, namespace.Name)
+	Expect(admin.Create(ctx, namespace)).To(Succeed())
 	return namespace.Name
-}
-
-// emptyNamespace takes all objects away: another world may be about images of the same IDs.
-func emptyNamespace(namespace string) {
-	GinkgoHelper()
-	images := &v1alpha1.CustomImageList{}
-	Expect(admin.List(context.Background(), images, client.InNamespace(namespace))).To(Succeed())
-	for i := range images.Items {
-		image := &images.Items[i]
-		Expect(client.IgnoreNotFound(admin.Delete(context.Background(), image))).To(Succeed())
-		none := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
-		Expect(client.IgnoreNotFound(admin.Patch(context.Background(), image, none))).To(Succeed())
-	}
 }
 
 // create makes an object for the image whose ID it has as its name, and a first attempt.
@@ -153,7 +219,7 @@ func (w *world) createUnseen(id string, change ...func(*v1alpha1.CustomImage)) {
 	for _, f := range change {
 		f(image)
 	}
-	Expect(admin.Create(context.Background(), image)).To(Succeed())
+	Expect(admin.Create(w.ctx, image)).To(Succeed())
 }
 
 // Changes of an object, for create and change.
@@ -180,26 +246,23 @@ func (w *world) attempt(id string) ctrl.Result {
 }
 
 func (w *world) reconcile(id string) (ctrl.Result, error) {
-	return w.Reconcile(context.Background(), ctrl.Request{NamespacedName: w.key(id)})
+	return w.reconciler.Reconcile(w.ctx, ctrl.Request{NamespacedName: w.key(id)})
 }
 
 // attemptFrom reconciles once with a cache that shows the given object.
 func (w *world) attemptFrom(cached *v1alpha1.CustomImage) {
 	GinkgoHelper()
-	current := w.Client
-	defer func() { w.Client = current }()
-	w.Client = interceptor.NewClient(current.(client.WithWatch), interceptor.Funcs{
-		Get: func(
-			ctx context.Context, c client.WithWatch, key client.ObjectKey, into client.Object, options ...client.GetOption,
-		) error {
-			if image, ok := into.(*v1alpha1.CustomImage); ok {
-				cached.DeepCopyInto(image)
-				return nil
-			}
-			return c.Get(ctx, key, into, options...)
-		},
-	})
-	_, err := w.Reconcile(context.Background(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(cached)})
+	w.cache.Get = func(
+		ctx context.Context, c client.WithWatch, key client.ObjectKey, into client.Object, options ...client.GetOption,
+	) error {
+		if image, ok := into.(*v1alpha1.CustomImage); ok {
+			cached.DeepCopyInto(image)
+			return nil
+		}
+		return c.Get(ctx, key, into, options...)
+	}
+	defer func() { w.cache.Get = nil }()
+	_, err := w.reconciler.Reconcile(w.ctx, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(cached)})
 	Expect(err).NotTo(HaveOccurred())
 }
 
@@ -223,7 +286,7 @@ func (w *world) delete(id string) ctrl.Result {
 
 func (w *world) deleteUnseen(id string) {
 	GinkgoHelper()
-	Expect(admin.Delete(context.Background(), w.get(id))).To(Succeed())
+	Expect(admin.Delete(w.ctx, w.get(id))).To(Succeed())
 }
 
 func (w *world) key(id string) client.ObjectKey {
@@ -233,12 +296,12 @@ func (w *world) key(id string) client.ObjectKey {
 func (w *world) get(id string) *v1alpha1.CustomImage {
 	GinkgoHelper()
 	image := &v1alpha1.CustomImage{}
-	Expect(admin.Get(context.Background(), w.key(id), image)).To(Succeed())
+	Expect(admin.Get(w.ctx, w.key(id), image)).To(Succeed())
 	return image
 }
 
 func (w *world) gone(id string) bool {
-	return apierrors.IsNotFound(admin.Get(context.Background(), w.key(id), &v1alpha1.CustomImage{}))
+	return apierrors.IsNotFound(admin.Get(w.ctx, w.key(id), &v1alpha1.CustomImage{}))
 }
 
 // change edits the object as a person would.
@@ -247,7 +310,7 @@ func (w *world) change(id string, f func(*v1alpha1.CustomImage)) {
 	image := w.get(id)
 	before := image.DeepCopy()
 	f(image)
-	Expect(admin.Patch(context.Background(), image, client.MergeFrom(before))).To(Succeed())
+	Expect(admin.Patch(w.ctx, image, client.MergeFrom(before))).To(Succeed())
 }
 
 // exists reports whether the image is there in the simulated cloud.
@@ -285,7 +348,7 @@ func (w *world) expectStalled(id, reason string, text ...string) {
 	image := w.get(id)
 	for _, kind := range []string{"Ready", "Stalled"} {
 		Expect(condition(image, kind).Reason).To(Equal(reason))
-		for _, part := range append(text, "See docs/reasons/"+reason+".md.") {
+		for _, part := range append(text, "See "+reasonPages+reason+".md") {
 			Expect(condition(image, kind).Message).To(ContainSubstring(part))
 		}
 	}

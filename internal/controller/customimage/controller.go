@@ -1,0 +1,203 @@
+// Package customimage reconciles CustomImages: it observes the images of live ones, and deletes those of deleted ones.
+// It alone calls DeleteImage.
+//
+// It knows the objects, their finalizer, conditions and events, when to call ECS, and what each error means for an
+// image (obstacles.go). What may happen to an object is decided by a pure function (decide.go) from facts (facts.go,
+// cloud.go); two flows (observe.go, delete.go) gather the facts and carry out the verdict. It does not know how ECS is
+// called, nor where access keys come from.
+package customimage
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/credentials"
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+)
+
+// Config is what a Reconciler requires.
+type Config struct {
+	// Client reads from the cache, and writes.
+	Client client.Client
+	// Live reads from the API server.
+	Live client.Reader
+	// ECS is called with the keys that Credentials finds.
+	ECS         *ecs.Client
+	Credentials *credentials.Source
+	// Operator names the operator's identity in the cluster, as a flag of kubectl: --serviceaccount=NAMESPACE:NAME.
+	Operator string
+	Events   events.EventRecorder
+	Clock    clock.PassiveClock
+
+	// Waiting and Blocked say how often ECS is asked again about an obstacle that ends without help, and about one
+	// that a user has to clear.
+	Waiting, Blocked Backoff
+	// Resync is how often ECS is asked about a live image.
+	Resync time.Duration
+	// MaxConcurrentReconciles bounds how many objects are worked on at once, and so the concurrent calls of ECS.
+	MaxConcurrentReconciles int
+	// Namespaces are the watched ones; none for all. With several watches, nothing proves how new the cache is.
+	Namespaces []string
+}
+
+// Reconciler observes and deletes images.
+type Reconciler struct {
+	config   Config
+	gatherer gatherer
+	cloud    cloud
+	status   writer
+	schedule *schedule
+	proofs   *proofs
+	failures workqueue.TypedRateLimiter[reconcile.Request]
+}
+
+// New returns a reconciler that remembers nothing yet.
+func New(config Config) *Reconciler {
+	plan := &schedule{
+		waiting: config.Waiting, blocked: config.Blocked, resync: config.Resync, clock: config.Clock,
+		known: map[types.NamespacedName]due{},
+	}
+	proofs := &proofs{live: config.Live, window: batchWindow, shared: map[string]*sharedRead{}}
+	return &Reconciler{
+		config: config,
+		gatherer: gatherer{
+			cache: config.Client, live: config.Live, proofs: proofs, schedule: plan, operator: config.Operator, clock: config.Clock,
+		},
+		cloud: cloud{ecs: config.ECS, keys: config.Credentials},
+		status: writer{
+			client: client.WithFieldOwner(config.Client, fieldOwner), events: config.Events, clock: config.Clock, wrote: proofs.wrote,
+		},
+		schedule: plan,
+		proofs:   proofs,
+		failures: newFailureLimiter(),
+	}
+}
+
+// fieldOwner is the name of the operator in managedFields.
+const fieldOwner = "ecs-image-gc"
+
+// +kubebuilder:rbac:groups=ecs.imagegc.io,resources=customimages,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=ecs.imagegc.io,resources=customimages/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,resourceNames=customimages.ecs.imagegc.io,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
+
+// Reconcile makes at most one attempt for one object.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	image := &v1alpha1.CustomImage{}
+	if err := r.config.Client.Get(ctx, request.NamespacedName, image); err != nil {
+		r.schedule.forget(request.NamespacedName)
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	flow := r.observe
+	if !image.DeletionTimestamp.IsZero() {
+		flow = r.delete
+	}
+	f, v, err := flow(ctx, image)
+	if failure := failureOf(err); failure != nil {
+		f.failure = failure
+		v, err = explain(f), nil
+	}
+	if err == nil {
+		// What became known is recorded also when the manager stops.
+		return r.conclude(context.WithoutCancel(ctx), f, v)
+	}
+	return again(err)
+}
+
+// again has the object attempted again: when the cache has the change of another client that an attempt met, else with
+// the backoff of the work queue.
+func again(err error) (ctrl.Result, error) {
+	if apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: time.Second}, nil
+	}
+	return ctrl.Result{}, err
+}
+
+// conclude carries out the verdict that ends an attempt, and returns when the next one is due.
+func (r *Reconciler) conclude(ctx context.Context, f facts, v verdict) (ctrl.Result, error) {
+	end, ends := v.(letGo)
+	if ends {
+		err := r.status.release(ctx, f, end)
+		if err == nil {
+			r.schedule.forget(client.ObjectKeyFromObject(f.image))
+			return ctrl.Result{}, nil
+		}
+		if f.failure = failureOf(err); f.failure == nil {
+			r.keepAcceptance(ctx, f)
+			return again(err)
+		}
+		v = explain(f)
+	}
+	result, err := r.tell(ctx, f, v)
+	r.keepAcceptance(ctx, f)
+	if err != nil {
+		return again(err)
+	}
+	return result, nil
+}
+
+// keepAcceptance records that ECS accepted the deletion if no report did: while another client changes the object, or
+// for a hiccup that is not worth a word.
+func (r *Reconciler) keepAcceptance(ctx context.Context, f facts) {
+	if f.call != accepted || f.image.Status.DeletionAcceptedTime != nil {
+		return
+	}
+	if err := r.status.recordAcceptance(ctx, f); err != nil {
+		log.FromContext(ctx).Error(err, "Could not record that ECS accepted the deletion", "imageID", f.image.Spec.ImageID)
+	}
+}
+
+// tell writes a report where it is due.
+func (r *Reconciler) tell(ctx context.Context, f facts, v verdict) (ctrl.Result, error) {
+	switch v := v.(type) {
+	case waitFor:
+		return ctrl.Result{RequeueAfter: time.Duration(v)}, nil
+	case report:
+		if err := r.status.write(ctx, f, v); err != nil {
+			return ctrl.Result{}, err
+		}
+		return ctrl.Result{RequeueAfter: r.schedule.report(f.image)}, nil
+	case retry:
+		if v.throttled {
+			return r.tellThrottled(ctx, f, v)
+		}
+		return ctrl.Result{}, r.tellFailed(ctx, f, v)
+	}
+	return ctrl.Result{}, nil
+}
+
+// tellThrottled says nothing as long as the quota keeps an object waiting for less than a minute.
+func (r *Reconciler) tellThrottled(ctx context.Context, f facts, v retry) (ctrl.Result, error) {
+	next, waited := r.schedule.throttled(f.image, v.err.Wait)
+	if waited >= time.Minute {
+		if err := r.status.write(ctx, f, v.report); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	return ctrl.Result{RequeueAfter: next}, nil
+}
+
+// tellFailed returns the error, which has the work queue space the attempts. One hiccup is not worth a word, the
+// second is.
+func (r *Reconciler) tellFailed(ctx context.Context, f facts, v retry) error {
+	if r.failures.NumRequeues(ctrl.Request{NamespacedName: client.ObjectKeyFromObject(f.image)}) > 0 {
+		if err := r.status.write(ctx, f, v.report); err != nil {
+			return err
+		}
+	}
+	r.schedule.failed(f.image)
+	return fmt.Errorf("image %s in %s: %w", f.image.Spec.ImageID, f.image.Spec.RegionID, v.err)
+}

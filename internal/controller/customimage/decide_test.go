@@ -1,0 +1,401 @@
+package customimage
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
+)
+
+// truth is what a row of the enumeration is about, told apart from the facts that the decision reads. The invariants
+// are written in these words.
+type truth struct {
+	live, notOurs, foreign             bool
+	retains, released, releaseOther    bool
+	protected, namespaceEnds, optedIn  bool
+	recreated, crdEnds                 bool
+	promised                           bool
+	keyUnknown, mismatch               bool
+	specChanged, specStrange           bool
+	regionChanged                      bool
+	accepted, overdue, called, refused bool
+	looked, shown, seen, missingLong   bool
+	waits, failed                      bool
+
+	// What is known of another object for the image, and of the accounts.
+	rivalSaw, rivalOlder, rivalKeeps bool
+	neverSeen, accountUnseen         bool
+	rivalAccount, account            string
+}
+
+// rivalCounts says that a rival has seen the image in the account that this object is about.
+func (t truth) rivalCounts() bool {
+	account := thisAccount
+	if t.neverSeen || t.accountUnseen {
+		account = t.account
+	}
+	return t.rivalSaw && !t.regionChanged && (t.rivalAccount == account || t.rivalAccount == "")
+}
+
+// otherID says that the spec names no image, or another one than the object has seen.
+func (t truth) otherID() bool { return t.specStrange || t.specChanged && !t.neverSeen }
+
+func (t truth) owned() bool { return t.rivalCounts() && (t.rivalOlder || t.neverSeen) }
+func (t truth) kept() bool  { return t.rivalCounts() && t.rivalKeeps }
+
+func (t truth) cascade() bool {
+	return t.recreated || t.crdEnds || t.namespaceEnds && (!t.optedIn || t.protected)
+}
+
+// keeps says that the object, its namespace or the CRD keeps the image.
+func (t truth) keeps() bool { return t.released || t.retains || t.cascade() }
+
+// inForce says that ECS accepted a deletion, and has not refused it since.
+func (t truth) inForce() bool { return t.accepted && !t.refused }
+
+// ended says that an acceptance came to nothing, and ECS may be asked again.
+func (t truth) ended() bool { return t.overdue && !t.called && !t.looked && !t.keeps() }
+
+// mayDelete lists all that has to hold for DeleteImage.
+func (t truth) mayDelete() bool {
+	return !t.live && !t.notOurs && !t.foreign && !t.keeps() && !t.releaseOther && !t.protected && !t.otherID() &&
+		!t.owned() && !t.promised && !t.kept() && !t.keyUnknown && !t.mismatch && !t.failed && t.seen &&
+		(!t.waits || t.called) && (!t.inForce() || t.ended())
+}
+
+// variant is one value of one kind of fact.
+type variant struct {
+	name  string
+	apply func(*facts, *truth)
+}
+
+const (
+	thisAccount = "1234567890123456"
+	thatAccount = "9876543210987654"
+)
+
+var (
+	decidedAt = time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
+	born      = metav1.NewTime(decidedAt.Add(-240 * time.Hour))
+	nothingIs = variant{"-", func(*facts, *truth) {}}
+)
+
+func ago(d time.Duration) *metav1.Time { t := metav1.NewTime(decidedAt.Add(-d)); return &t }
+
+// ready are the facts of a deleted object that passes every rule.
+func ready() (facts, truth) {
+	image := &v1alpha1.CustomImage{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "web", UID: "this", CreationTimestamp: born,
+			DeletionTimestamp: ago(time.Minute), Finalizers: []string{v1alpha1.Finalizer}, Annotations: map[string]string{}},
+		Spec: v1alpha1.CustomImageSpec{RegionID: "cn-hangzhou", ImageID: "m-1", DeletionPolicy: v1alpha1.DeletionPolicyDelete},
+		Status: v1alpha1.CustomImageStatus{Image: &v1alpha1.ImageStatus{
+			ImageID: "m-1", RegionID: "cn-hangzhou", OwnerID: thisAccount}},
+	}
+	around := func() *metav1.PartialObjectMetadata {
+		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "team", CreationTimestamp: born}}
+	}
+	return facts{now: decidedAt, image: image, crd: around(), namespace: around(), account: thisAccount},
+		truth{seen: true, account: thisAccount}
+}
+
+func rival(change func(*v1alpha1.CustomImage)) *v1alpha1.CustomImage {
+	f, _ := ready()
+	f.image.UID, f.image.Name, f.image.DeletionTimestamp = "other", "other", nil
+	change(f.image)
+	return f.image
+}
+
+func olderBy(d time.Duration) func(*v1alpha1.CustomImage) {
+	return func(image *v1alpha1.CustomImage) { image.CreationTimestamp = metav1.NewTime(born.Add(-d)) }
+}
+
+func withRival(change func(*v1alpha1.CustomImage), is truth) func(*facts, *truth) {
+	other := rival(change)
+	return func(f *facts, t *truth) {
+		f.rivals = append(f.rivals, other)
+		t.rivalSaw, t.rivalOlder, t.rivalKeeps, t.rivalAccount = is.rivalSaw, is.rivalOlder, is.rivalKeeps, thisAccount
+		switch is.rivalAccount {
+		case "?":
+			t.rivalAccount = ""
+		case thatAccount:
+			t.rivalAccount = thatAccount
+		}
+	}
+}
+
+var (
+	finalizers = []variant{
+		nothingIs,
+		{"a foreign finalizer", func(f *facts, t *truth) {
+			f.image.Finalizers, t.foreign = append(f.image.Finalizers, "example.com/backup"), true
+		}},
+		{"our finalizer removed", func(f *facts, t *truth) { f.image.Finalizers, t.notOurs = []string{"example.com/backup"}, true }},
+		{"another object of that name", func(f *facts, t *truth) { f.absent, t.notOurs = true, true }},
+	}
+	policies = []variant{
+		nothingIs,
+		{"no policy", func(f *facts, _ *truth) { f.image.Spec.DeletionPolicy = "" }},
+		{"Retain", func(f *facts, t *truth) { f.image.Spec.DeletionPolicy, t.retains = v1alpha1.DeletionPolicyRetain, true }},
+		{"an unknown policy", func(f *facts, t *truth) { f.image.Spec.DeletionPolicy, t.retains = "Delte", true }},
+	}
+	releases = []variant{
+		nothingIs,
+		{"released", func(f *facts, t *truth) { f.image.Annotations[v1alpha1.AnnotationRelease], t.released = "m-1", true }},
+		{"release of another", func(f *facts, t *truth) {
+			f.image.Annotations[v1alpha1.AnnotationRelease], t.releaseOther = "m-2", true
+		}},
+		{"release of nothing", func(f *facts, t *truth) {
+			f.image.Annotations[v1alpha1.AnnotationRelease], t.releaseOther = "", true
+		}},
+	}
+	protections = []variant{
+		nothingIs,
+		{"protected: until May", func(f *facts, t *truth) {
+			f.image.Annotations[v1alpha1.AnnotationProtected], t.protected = "until May", true
+		}},
+		{"protected: false", func(f *facts, _ *truth) { f.image.Annotations[v1alpha1.AnnotationProtected] = "false" }},
+		{"protected: empty", func(f *facts, _ *truth) { f.image.Annotations[v1alpha1.AnnotationProtected] = "" }},
+	}
+	surroundings = []variant{
+		nothingIs,
+		{"namespace ends", func(f *facts, t *truth) { f.namespace.DeletionTimestamp, t.namespaceEnds = ago(0), true }},
+		{"namespace ends and opts in", func(f *facts, t *truth) {
+			f.namespace.DeletionTimestamp, t.namespaceEnds, t.optedIn = ago(0), true, true
+			f.namespace.Annotations = map[string]string{v1alpha1.AnnotationOnNamespaceDeletion: "Delete"}
+		}},
+		{"namespace ends, opts in wrongly", func(f *facts, t *truth) {
+			f.namespace.DeletionTimestamp, t.namespaceEnds = ago(0), true
+			f.namespace.Annotations = map[string]string{v1alpha1.AnnotationOnNamespaceDeletion: "delete"}
+		}},
+		{"no namespace", func(f *facts, t *truth) { f.namespace, t.namespaceEnds = nil, true }},
+		{"another namespace", func(f *facts, t *truth) { f.namespace.CreationTimestamp, t.recreated = *ago(0), true }},
+		{"namespace as old as the object", func(f *facts, _ *truth) {
+			f.namespace.CreationTimestamp = metav1.NewTime(born.Add(30 * time.Second)) // by another clock
+		}},
+		{"CRD ends", func(f *facts, t *truth) { f.crd.DeletionTimestamp, t.crdEnds = ago(0), true }},
+		{"no CRD", func(f *facts, t *truth) { f.crd, t.crdEnds = nil, true }},
+		{"another CRD", func(f *facts, t *truth) { f.crd.CreationTimestamp, t.recreated = *ago(0), true }},
+	}
+	rivals = []variant{
+		nothingIs,
+		{"an older owner", withRival(olderBy(time.Hour), truth{rivalSaw: true, rivalOlder: true})},
+		{"an owner as old", withRival(func(c *v1alpha1.CustomImage) { c.UID = "a" }, truth{rivalSaw: true, rivalOlder: true})},
+		{"a younger rival as old", withRival(func(c *v1alpha1.CustomImage) { c.UID = "z" }, truth{rivalSaw: true})},
+		{"an older owner of an unknown account", withRival(func(c *v1alpha1.CustomImage) {
+			olderBy(time.Hour)(c)
+			c.Status.Image.OwnerID = ""
+		}, truth{rivalSaw: true, rivalOlder: true, rivalAccount: "?"})},
+		{"a younger rival", withRival(olderBy(-time.Hour), truth{rivalSaw: true})},
+		{"an older rival that saw nothing", withRival(func(c *v1alpha1.CustomImage) {
+			olderBy(time.Hour)(c)
+			c.Status.Image, c.Spec.DeletionPolicy = nil, v1alpha1.DeletionPolicyRetain
+		}, truth{rivalOlder: true, rivalKeeps: true})},
+		{"an older rival in another account", withRival(func(c *v1alpha1.CustomImage) {
+			olderBy(time.Hour)(c)
+			c.Status.Image.OwnerID, c.Spec.DeletionPolicy = thatAccount, v1alpha1.DeletionPolicyRetain
+		}, truth{rivalSaw: true, rivalOlder: true, rivalKeeps: true, rivalAccount: thatAccount})},
+		{"an older rival in another region", withRival(func(c *v1alpha1.CustomImage) {
+			olderBy(time.Hour)(c)
+			c.Spec.RegionID, c.Spec.DeletionPolicy = "cn-beijing", v1alpha1.DeletionPolicyRetain
+		}, truth{rivalOlder: true, rivalKeeps: true})},
+		{"a younger rival that retains", withRival(func(c *v1alpha1.CustomImage) {
+			olderBy(-time.Hour)(c)
+			c.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain
+		}, truth{rivalSaw: true, rivalKeeps: true})},
+		{"a younger rival that is protected", withRival(func(c *v1alpha1.CustomImage) {
+			olderBy(-time.Hour)(c)
+			c.Annotations[v1alpha1.AnnotationProtected] = "yes"
+		}, truth{rivalSaw: true, rivalKeeps: true})},
+	}
+	promises = []variant{
+		nothingIs,
+		{"an owner promised", func(f *facts, t *truth) {
+			f.image.Status.OwnedBy, t.promised = v1alpha1.OwnerReference{Namespace: "team", Name: "old", UID: "old"}, true
+		}},
+	}
+	specs = []variant{
+		nothingIs,
+		{"another image", func(f *facts, t *truth) { f.image.Spec.ImageID, t.specChanged = "m-3", true }},
+		{"another region", func(f *facts, t *truth) {
+			f.image.Spec.RegionID, t.specChanged, t.regionChanged = "cn-shanghai", true, true
+		}},
+		{"no region", func(f *facts, t *truth) { f.image.Spec.RegionID, t.specStrange = "", true }},
+		{"a strange region", func(f *facts, t *truth) {
+			f.image.Spec.RegionID, f.image.Status.Image.RegionID, t.specStrange = "evil.example/", "", true
+		}},
+		{"a strange image", func(f *facts, t *truth) {
+			f.image.Spec.ImageID, f.image.Status.Image.ImageID, t.specStrange = "M-1", "", true
+		}},
+	}
+	accessKeys = []variant{
+		nothingIs,
+		{"no key yet", func(f *facts, t *truth) { f.account, t.account, t.keyUnknown = "", f.image.Spec.AccountID, true }},
+		{"a key of another account", func(f *facts, t *truth) { f.account, t.account, t.mismatch = thatAccount, thatAccount, true }},
+		{"pinned", func(f *facts, _ *truth) { f.image.Spec.AccountID = thisAccount }},
+		{"pinned to another account", func(f *facts, t *truth) {
+			f.image.Spec.AccountID, t.mismatch = thatAccount, f.account != ""
+		}},
+		{"no key, for a reason", func(f *facts, t *truth) {
+			f.account, t.account, t.keyUnknown, t.failed = "", "", true, true
+			f.failure = &failure.Error{Code: v1alpha1.ReasonSecretNotFound}
+		}},
+	}
+	sights = []variant{
+		nothingIs,
+		{"never seen", func(f *facts, t *truth) { f.image.Status.Image, t.seen, t.neverSeen = nil, false, true }},
+		{"seen in an unknown account", func(f *facts, t *truth) {
+			f.image.Status.Image.OwnerID, t.seen, t.accountUnseen = "", false, true
+		}},
+		{"not shown for long", func(f *facts, t *truth) {
+			f.image.Status.MissingSince, t.seen, t.missingLong = ago(agreement), false, true
+		}},
+		{"not shown just now", func(f *facts, t *truth) { f.image.Status.MissingSince, t.seen = ago(agreement-time.Second), false }},
+	}
+	looks = []variant{
+		nothingIs,
+		{"shown", func(f *facts, t *truth) {
+			f.shown, t.looked, t.shown = &showing{&ecs.Image{ImageID: "m-1", OwnerID: thisAccount}}, true, true
+		}},
+		{"not shown", func(f *facts, t *truth) { f.shown, t.looked = &showing{}, true }},
+		{"look failed", func(f *facts, t *truth) { f.failure, t.failed = &failure.Error{Code: "InternalError"}, true }},
+	}
+	calls = []variant{
+		nothingIs,
+		{"accepted", func(f *facts, t *truth) { f.image.Status.DeletionAcceptedTime, t.accepted = ago(time.Minute), true }},
+		{"accepted long ago", func(f *facts, t *truth) {
+			f.image.Status.DeletionAcceptedTime, t.accepted, t.overdue = ago(patience), true, true
+		}},
+		{"just accepted", func(f *facts, t *truth) { f.call, t.called, t.accepted = accepted, true, true }},
+		{"accepted again", func(f *facts, t *truth) {
+			f.image.Status.DeletionAcceptedTime, f.call = ago(patience), accepted
+			t.accepted, t.overdue, t.called = true, true, true
+		}},
+		{"refused", func(f *facts, t *truth) {
+			f.call, f.failure = refused, &failure.Error{Code: "ImageUsingByInstance", Action: "ecs:DeleteImage"}
+			t.called, t.refused, t.failed = true, true, true
+		}},
+	}
+	waits = []variant{
+		nothingIs,
+		{"not due", func(f *facts, t *truth) { f.wait, t.waits = time.Minute, true }},
+	}
+	lives = []variant{
+		nothingIs,
+		{"live", func(f *facts, t *truth) { f.image.DeletionTimestamp, t.live = nil, true }},
+	}
+)
+
+// every calls check with each combination of the variants.
+func every(kinds [][]variant, check func(name string, f facts, t truth)) (rows int) {
+	chosen := make([]int, len(kinds))
+	for {
+		f, t := ready()
+		var names []string
+		for kind, n := range chosen {
+			kinds[kind][n].apply(&f, &t)
+			if name := kinds[kind][n].name; name != "-" {
+				names = append(names, name)
+			}
+		}
+		check(strings.Join(names, ", "), f, t)
+		rows++
+		kind := 0
+		for ; kind < len(kinds); kind++ {
+			if chosen[kind]++; chosen[kind] < len(kinds[kind]) {
+				break
+			}
+			chosen[kind] = 0
+		}
+		if kind == len(kinds) {
+			return rows
+		}
+	}
+}
+
+// pick returns some of the variants, by name.
+func pick(of []variant, names ...string) (picked []variant) {
+	for _, v := range of {
+		for _, name := range names {
+			if v.name == name {
+				picked = append(picked, v)
+			}
+		}
+	}
+	return picked
+}
+
+// invariants returns what a verdict breaks.
+func invariants(v verdict, t truth) []string {
+	_, deletes := v.(deleteImage)
+	end, ends := v.(letGo)
+	_, says := v.(report)
+	ours := !t.live && !t.notOurs && !t.foreign
+	var broken []string
+	hold := func(holds bool, invariant string) {
+		if !holds {
+			broken = append(broken, invariant)
+		}
+	}
+	hold(deletes == t.mayDelete(), "DeleteImage is called if, and only if, all that it requires holds")
+	hold(!deletes || !t.called, "DeleteImage is called once in an attempt")
+	hold(!ends || ours, "only our own finalizer, and the last one, is removed, from a deleted object")
+	if ends {
+		switch end.event {
+		case v1alpha1.EventDeleted:
+			hold(t.inForce() && t.looked && !t.shown, "deleted is what ECS accepted to delete and does not show")
+		case v1alpha1.EventNotFound:
+			hold(!t.inForce() && !t.seen && t.missingLong && t.looked && !t.shown && !t.mismatch && !t.keyUnknown,
+				"not found is what two looks with the right key agree on")
+		case v1alpha1.EventDeletionAccepted:
+			hold(t.inForce() && (t.keeps() || t.overdue && (t.owned() || t.promised)), "an accepted deletion is what comes too late to be kept")
+		case v1alpha1.EventReleased:
+			hold(!t.inForce() && t.released, "released is what the annotation names")
+		case v1alpha1.EventRetained:
+			hold(!t.inForce() && (t.keeps() || !t.releaseOther && !t.protected && !t.otherID() && (t.owned() || t.promised)),
+				"retained is what the object, a cascade or an owner keeps")
+		default:
+			hold(false, "an end has a known event")
+		}
+	}
+	stuck := ours && t.keeps() && !t.inForce()
+	hold(!stuck || ends, "an object that keeps its image is never stuck")
+	held := ours && !t.inForce() && !t.keeps() && (t.releaseOther || t.protected || t.otherID())
+	hold(!held || says, "an object that is held says so, whatever else is known")
+	conflict := ours && !t.inForce() && !t.keeps() && !held
+	hold(!(conflict && (t.owned() || t.promised)) || ends && end.event == v1alpha1.EventRetained,
+		"an object that does not own the image ends without a call")
+	hold(!(conflict && !t.owned() && !t.promised && t.kept()) || says, "an image that another object keeps is held")
+	return broken
+}
+
+func TestDecide_holdsItsInvariantsInEveryCombination(t *testing.T) {
+	failures := 0
+	check := func(name string, f facts, tr truth) {
+		v := decide(f)
+		for _, broken := range invariants(v, tr) {
+			if failures++; failures <= 5 {
+				t.Errorf("%s\n\tfacts:   %s\n\tverdict: %T %+v", broken, name, v, v)
+			}
+		}
+	}
+	rows := every([][]variant{
+		lives, finalizers, policies, releases, protections, surroundings, pick(rivals, "-", "an older owner", "a younger rival that retains"),
+		pick(calls, "-", "accepted"),
+	}, check)
+	rows += every([][]variant{
+		rivals, promises, specs, accessKeys, sights, looks, pick(waits, "-"), pick(calls, "-", "accepted"),
+	}, check)
+	rows += every([][]variant{
+		lives, pick(policies, "-", "Retain"), pick(protections, "-", "protected: until May"), pick(surroundings, "-", "namespace ends"),
+		pick(rivals, "-", "an older owner", "a younger rival that retains"), accessKeys, sights, looks, calls, waits,
+	}, check)
+	t.Logf("%d rows", rows)
+	if rows < 10000 {
+		t.Errorf("%d rows are too few", rows)
+	}
+}

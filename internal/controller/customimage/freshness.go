@@ -1,0 +1,196 @@
+package customimage
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+)
+
+const (
+	// recent is how long before a deletion a change of another object must have been made to be respected for certain.
+	// A cache that is proven to be at most this old need not be asked about.
+	recent = 10 * time.Second
+
+	// apiServerSkew bounds how much the clocks of two API servers differ when they stamp two objects.
+	apiServerSkew = 5 * time.Second
+
+	// batchWindow is how long at most a deletion waits to share its read of a namespace with others.
+	batchWindow = 200 * time.Millisecond
+)
+
+// proofs knows how new the cache is, and reads from the API server what the cache cannot prove. Its arguments are
+// in docs/design.md, "Fresh, and cheap".
+type proofs struct {
+	live client.Reader
+	// revision returns the resource version up to which the cache has seen all CustomImages. It is nil if the cache has
+	// several watches, whose events have no common order.
+	revision func() string
+	window   time.Duration
+
+	mu       sync.Mutex
+	shared   map[string]*sharedRead
+	written  []write   // that the cache has not shown yet, in order
+	asOf     time.Time // the cache has all that was written before
+	observed string    // the highest resource version of a CustomImage that was seen
+}
+
+// write is one of our own writes to a CustomImage.
+type write struct {
+	resourceVersion string
+	sent            time.Time
+}
+
+// wrote tells of a write that was sent at a time and came back with a resource version.
+func (p *proofs) wrote(resourceVersion string, sent time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.written) < 1024 { // enough to prove the age of any cache that is not far behind
+		p.written = append(p.written, write{resourceVersion, sent})
+	}
+}
+
+// isCurrent reports whether the cache is known to have all other objects for an image that count for its deletion.
+//
+// In one watch, events come in the order of their revisions, so the cache that shows the deletion of this object has
+// all that was written before it. It has what was written later if one of our own later writes came back. An object
+// that was created later owns nothing of this one's, as far as clocks can be trusted.
+func (p *proofs) isCurrent(image *v1alpha1.CustomImage, now time.Time) bool {
+	if p.revision == nil || image.Status.Image == nil || image.DeletionTimestamp.Sub(image.CreationTimestamp.Time) < apiServerSkew {
+		return false
+	}
+	age := now.Sub(image.DeletionTimestamp.Time)
+	return age >= -apiServerSkew && age <= recent || now.Sub(p.provenAsOf()) <= recent
+}
+
+func (p *proofs) provenAsOf() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen, shown := p.revision(), 0
+	for ; shown < len(p.written) && atLeast(seen, p.written[shown].resourceVersion); shown++ {
+		if sent := p.written[shown].sent; sent.After(p.asOf) {
+			p.asOf = sent
+		}
+	}
+	p.written = slices.Delete(p.written, 0, shown)
+	return p.asOf
+}
+
+// atLeast reports whether a resource version is known to be as new as another one.
+func atLeast(a, b string) bool {
+	order, err := resourceversion.CompareResourceVersion(a, b)
+	return err == nil && order >= 0
+}
+
+// rivals returns the other objects for the image: those that the cache names, each read from the API server, or
+// where the cache is not proven to name all of them, a list from there.
+func (p *proofs) rivals(
+	ctx context.Context, cache client.Reader, image *v1alpha1.CustomImage, now time.Time,
+) ([]*v1alpha1.CustomImage, error) {
+	if !p.isCurrent(image, now) {
+		return rivalsOf(ctx, p.live, image)
+	}
+	named, err := rivalsOf(ctx, cache, image)
+	var rivals []*v1alpha1.CustomImage
+	for _, rival := range named {
+		current := &v1alpha1.CustomImage{}
+		err := p.live.Get(ctx, client.ObjectKeyFromObject(rival), current)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, fmt.Errorf("read CustomImage %s/%s: %w", rival.Namespace, rival.Name, err)
+		}
+		if err == nil && current.Spec.ImageID == image.Spec.ImageID {
+			rivals = append(rivals, current)
+		}
+	}
+	return rivals, err
+}
+
+// sharedRead is a read of the API server that serves every object that was deleted before it.
+type sharedRead struct {
+	mu     sync.Mutex
+	result *metav1.PartialObjectMetadata // nil: does not exist
+	upTo   string                        // the newest CustomImage that was seen before the read
+	ended  time.Time
+}
+
+// surroundings returns the metadata of CRD and namespace. A cascade deletes these before the objects in them, so a
+// read that begins after the deletion of the object was seen shows it. One that the cache shows to be deleted is read
+// again: a user may have changed its annotation since.
+func (p *proofs) surroundings(
+	ctx context.Context, cache client.Reader, image *v1alpha1.CustomImage,
+) (crd, namespace *metav1.PartialObjectMetadata, err error) {
+	if crd, err = p.read(ctx, cache, crdMetadata(), crdName, image); err != nil {
+		return nil, nil, err
+	}
+	namespace, err = p.read(ctx, cache, namespaceMetadata(), image.Namespace, image)
+	return crd, namespace, err
+}
+
+func (p *proofs) read(
+	ctx context.Context, cache client.Reader, of *metav1.PartialObjectMetadata, name string, image *v1alpha1.CustomImage,
+) (*metav1.PartialObjectMetadata, error) {
+	cached, err := metadata(ctx, cache, of, name)
+	if err != nil {
+		return nil, err
+	}
+	if isEnding(cached) {
+		return metadata(ctx, p.live, of, name)
+	}
+	shared := p.sharedRead(of.Kind + name)
+	p.observe(image.ResourceVersion)
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if !atLeast(shared.upTo, image.ResourceVersion) {
+		if err := pause(ctx, p.window-time.Since(shared.ended)); err != nil {
+			return nil, err
+		}
+		upTo := p.observe(image.ResourceVersion)
+		if shared.result, err = metadata(ctx, p.live, of, name); err != nil {
+			return nil, err
+		}
+		shared.upTo, shared.ended = upTo, time.Now()
+	}
+	return shared.result, nil
+}
+
+// pause lets other deletions join a read.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// observe tells of a resource version of a CustomImage, and returns the highest one known.
+func (p *proofs) observe(resourceVersion string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	versions := []string{resourceVersion}
+	if p.revision != nil {
+		versions = append(versions, p.revision())
+	}
+	for _, version := range versions {
+		if version != "" && !atLeast(p.observed, version) {
+			p.observed = version
+		}
+	}
+	return p.observed
+}
+
+func (p *proofs) sharedRead(of string) *sharedRead {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shared[of] == nil {
+		p.shared[of] = &sharedRead{}
+	}
+	return p.shared[of]
+}

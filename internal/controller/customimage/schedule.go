@@ -1,0 +1,240 @@
+package customimage
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+)
+
+// Backoff is a schedule of attempts: the waits between them double from First to Longest. As a flag it is
+// written "5s,5m".
+type Backoff struct{ First, Longest time.Duration }
+
+// String returns the backoff as it is written in a flag.
+func (b Backoff) String() string { return b.First.String() + "," + b.Longest.String() }
+
+// Set reads the backoff from a flag.
+func (b *Backoff) Set(text string) error {
+	first, longest, ok := strings.Cut(text, ",")
+	f, errFirst := time.ParseDuration(first)
+	l, errLongest := time.ParseDuration(longest)
+	if !ok || errFirst != nil || errLongest != nil || f <= 0 || l < f {
+		return fmt.Errorf("want the first and the longest wait, such as 5s,5m")
+	}
+	b.First, b.Longest = f, l
+	return nil
+}
+
+// next returns the first time after now at which an attempt is due, in the series that began at start. It is
+// computed from these alone, so it survives a restart. Each attempt is early by up to half its wait, by a part that
+// depends on the object: objects that got stuck together do not come back together.
+func (b Backoff) next(start, now time.Time, uid types.UID) time.Time {
+	if start.After(now) { // by the clock of another node
+		start = now
+	}
+	early := fraction(uid) / 2
+	wait := b.First
+	for nominal := start.Add(wait); ; nominal = nominal.Add(wait) {
+		at := nominal.Add(-time.Duration(early * float64(wait)))
+		if at.After(now) {
+			return at
+		}
+		if wait == b.Longest {
+			return at.Add((now.Sub(at)/wait + 1) * wait)
+		}
+		wait = min(2*wait, b.Longest)
+	}
+}
+
+// fraction maps an object to a number from 0 to 1, always the same one.
+func fraction(uid types.UID) float64 {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(uid))
+	return float64(hash.Sum32()) / (1 << 32)
+}
+
+// schedule knows when each object is due next: by its status, which survives a restart, and by what only this process
+// knows, such as a quota that is used up.
+type schedule struct {
+	// waiting is for obstacles that end without help, blocked for those that a user has to clear, resync for live
+	// objects without any.
+	waiting, blocked Backoff
+	resync           time.Duration
+	clock            clock.PassiveClock
+
+	mu    sync.Mutex
+	known map[types.NamespacedName]due
+}
+
+// due is what this process remembers of one object.
+type due struct {
+	uid            types.UID
+	next           time.Time // zero if it is not planned yet
+	imposed        bool      // next follows from a quota or from a failure, and not from the status
+	throttledSince time.Time
+	behind         time.Time // when the clock was first seen to be behind the status
+}
+
+// until returns how long to wait before an object may be attempted again. Only a change of the spec (a deletion counts
+// as one) and a new value of the retry annotation make it due early. A deleted object that does not wait for ECS is
+// always due.
+func (s *schedule) until(image *v1alpha1.CustomImage) time.Duration {
+	status := image.Status
+	if ptr.Deref(status.ObservedGeneration, -1) != image.Generation || status.LastHandledRetryAt != retryAt(image) {
+		return 0
+	}
+	planned, waitsForECS := s.fromStatus(image), image.DeletionTimestamp.IsZero() || isObstructed(image) ||
+		status.DeletionAcceptedTime != nil || status.MissingSince != nil
+	var wait time.Duration
+	s.remember(image, func(d *due) {
+		if !d.imposed && !waitsForECS {
+			return
+		}
+		// What is remembered is later than what is planned if the clock was set back since.
+		if d.next.IsZero() || !d.imposed && d.next.After(planned) {
+			d.next = planned
+		}
+		wait = max(0, d.next.Sub(s.clock.Now()))
+	})
+	return wait
+}
+
+// report plans the next attempt after a report, and returns how long it is until then.
+func (s *schedule) report(image *v1alpha1.CustomImage) time.Duration {
+	next := s.fromStatus(image)
+	s.remember(image, func(d *due) { *d = due{next: next, behind: d.behind} })
+	// 0 would mean never, and time passes between two looks at the clock.
+	return max(next.Sub(s.clock.Now()), time.Millisecond)
+}
+
+// throttled plans the next attempt when the quota is renewed, a little later for each object. It returns how long it
+// is until then, and how long the object will have waited.
+func (s *schedule) throttled(image *v1alpha1.CustomImage, wait time.Duration) (next, waited time.Duration) {
+	now := s.clock.Now()
+	next = max(wait+time.Duration(fraction(image.UID)*float64(wait)/4), time.Millisecond)
+	s.remember(image, func(d *due) {
+		if d.throttledSince.IsZero() {
+			d.throttledSince = now
+		}
+		d.next, d.imposed = now.Add(next), true
+		waited = d.next.Sub(d.throttledSince)
+	})
+	return next, waited
+}
+
+// failed leaves the next attempt to the backoff of the work queue.
+func (s *schedule) failed(image *v1alpha1.CustomImage) {
+	s.remember(image, func(d *due) { *d = due{next: s.clock.Now(), imposed: true, behind: d.behind} })
+}
+
+// fromStatus computes the next attempt from the status.
+func (s *schedule) fromStatus(image *v1alpha1.CustomImage) time.Time {
+	now, missing := s.clock.Now(), image.Status.MissingSince
+	if missing != nil && !image.DeletionTimestamp.IsZero() && missing.Add(agreement).After(now) && !missing.After(now) {
+		return missing.Add(agreement)
+	}
+	backoff, start := s.series(image)
+	if start.After(now) { // the clock was set back: one series from then on, and not the first wait again and again
+		s.remember(image, func(d *due) {
+			if d.behind.IsZero() || d.behind.After(now) {
+				d.behind = now
+			}
+			start = d.behind
+		})
+	}
+	return backoff.next(start, now, image.UID)
+}
+
+// series returns the series of attempts that the status is part of.
+func (s *schedule) series(image *v1alpha1.CustomImage) (Backoff, time.Time) {
+	status := image.Status
+	stalled := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionStalled)
+	since := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReconciling)
+	backoff := s.waiting
+	if stalled != nil {
+		backoff, since = s.blocked, stalled
+	}
+	if since == nil {
+		return Backoff{s.resync, s.resync}, ptr.Deref(status.LastSyncTime, image.CreationTimestamp).Time
+	}
+	if obstacle := obstacleOf(image); obstacle != nil {
+		since = obstacle
+	}
+	if stalled == nil && status.DeletionAcceptedTime != nil {
+		return backoff, status.DeletionAcceptedTime.Time
+	}
+	return backoff, since.LastTransitionTime.Time
+}
+
+// obstacleOf returns the obstacle that is True or, if none is, one that is Unknown.
+func obstacleOf(image *v1alpha1.CustomImage) *metav1.Condition {
+	var unknown *metav1.Condition
+	for i := range image.Status.Conditions {
+		switch c := &image.Status.Conditions[i]; {
+		case !slices.Contains(v1alpha1.Obstacles, c.Type):
+		case c.Status == metav1.ConditionTrue:
+			return c
+		case c.Status == metav1.ConditionUnknown:
+			unknown = c
+		}
+	}
+	return unknown
+}
+
+func isObstructed(image *v1alpha1.CustomImage) bool { return obstacleOf(image) != nil }
+
+// retryAt returns the value of the retry annotation, as far as the status can hold it.
+func retryAt(image *v1alpha1.CustomImage) string {
+	return clip(image.Annotations[v1alpha1.AnnotationRetryAt], 256)
+}
+
+// remember changes what is remembered of an object.
+func (s *schedule) remember(image *v1alpha1.CustomImage, change func(*due)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := client.ObjectKeyFromObject(image)
+	known := s.known[key]
+	if known.uid != image.UID {
+		known = due{uid: image.UID}
+	}
+	change(&known)
+	known.uid = image.UID
+	s.known[key] = known
+}
+
+// forget drops an object that is gone.
+func (s *schedule) forget(key types.NamespacedName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.known, key)
+}
+
+// failureLimiter spaces attempts that end with an error: 1 s, doubling to 5 min, jittered.
+type failureLimiter struct {
+	workqueue.TypedRateLimiter[reconcile.Request]
+}
+
+func newFailureLimiter() failureLimiter {
+	return failureLimiter{workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute)}
+}
+
+// When returns the next wait, shortened by up to a quarter.
+func (l failureLimiter) When(request reconcile.Request) time.Duration {
+	wait := l.TypedRateLimiter.When(request)
+	return wait - time.Duration(rand.Float64()*float64(wait)/4) // #nosec G404: jitter is no secret
+}

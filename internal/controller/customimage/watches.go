@@ -1,0 +1,143 @@
+package customimage
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	toolscache "k8s.io/client-go/tools/cache"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+)
+
+// crdName is the definition of the objects.
+const crdName = "customimages.ecs.imagegc.io"
+
+func namespaceMetadata() *metav1.PartialObjectMetadata { return metadataOf("", "v1", "Namespace") }
+
+func crdMetadata() *metav1.PartialObjectMetadata {
+	return metadataOf("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
+}
+
+// metadataOf stands for an object of which only the metadata is read.
+func metadataOf(group, version, kind string) *metav1.PartialObjectMetadata {
+	object := &metav1.PartialObjectMetadata{}
+	object.SetGroupVersionKind(schema.GroupVersionKind{Group: group, Version: version, Kind: kind})
+	return object
+}
+
+// CacheByObject is what the manager's cache may hold of objects of other kinds: of all definitions, the one.
+func CacheByObject() map[client.Object]cache.ByObject {
+	return map[client.Object]cache.ByObject{
+		crdMetadata(): {Field: fields.OneTermEqualSelector("metadata.name", crdName)},
+	}
+}
+
+// SetupWithManager adds the reconciler to a manager, whose cache must have the options of CacheByObject.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.CustomImage{}, imageIDField,
+		func(object client.Object) []string { return []string{object.(*v1alpha1.CustomImage).Spec.ImageID} })
+	if err != nil {
+		return fmt.Errorf("index the objects by their images: %w", err)
+	}
+	if len(r.config.Namespaces) == 0 {
+		informer, err := mgr.GetCache().GetInformer(context.Background(), &v1alpha1.CustomImage{}, cache.BlockUntilSynced(false))
+		if err != nil {
+			return fmt.Errorf("watch the objects: %w", err)
+		}
+		if shared, ok := informer.(toolscache.SharedIndexInformer); ok {
+			r.proofs.revision = shared.GetStore().LastStoreSyncResourceVersion
+		}
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.CustomImage{}, builder.WithPredicates(moreThanStatusChanged())).
+		Watches(&v1alpha1.CustomImage{}, handler.EnqueueRequestsFromMapFunc(r.others), builder.WithPredicates(ownershipChanges())).
+		WatchesMetadata(namespaceMetadata(), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(r.ends())).
+		WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(r.ends())).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: r.config.MaxConcurrentReconciles,
+			RateLimiter:             r.failures,
+		}).
+		Complete(r)
+}
+
+// decisive are the annotations of an object that make a difference.
+var decisive = []string{v1alpha1.AnnotationRetryAt, v1alpha1.AnnotationRelease, v1alpha1.AnnotationProtected}
+
+// moreThanStatusChanged drops the events that follow from our own status writes, and from changes that mean nothing
+// here. A change of the spec and a deletion raise the generation; annotations and finalizers do not. Another uid is an
+// object that was deleted and created again unseen.
+func moreThanStatusChanged() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, after := e.ObjectOld.GetAnnotations(), e.ObjectNew.GetAnnotations()
+		return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
+			e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
+			slices.ContainsFunc(decisive, func(name string) bool { return before[name] != after[name] }) ||
+			!slices.Equal(e.ObjectOld.GetFinalizers(), e.ObjectNew.GetFinalizers())
+	}}
+}
+
+// ends passes the deletion of a watched namespace or of the CRD, and every change of it after that.
+func (r *Reconciler) ends() predicate.Predicate {
+	return predicate.NewPredicateFuncs(func(object client.Object) bool {
+		watched := len(r.config.Namespaces) == 0 || object.GetName() == crdName || slices.Contains(r.config.Namespaces, object.GetName())
+		return watched && !object.GetDeletionTimestamp().IsZero()
+	})
+}
+
+// deletedIn lists the deleted objects of a namespace, or all of them for the CRD: those that wait for something else
+// would not learn of its deletion.
+func (r *Reconciler) deletedIn(ctx context.Context, of client.Object) []reconcile.Request {
+	namespace := of.GetName()
+	if namespace == crdName { // no namespace can have this name
+		namespace = metav1.NamespaceAll
+	}
+	isDeleted := func(image *v1alpha1.CustomImage) bool { return !image.DeletionTimestamp.IsZero() }
+	return r.requests(ctx, of, isDeleted, client.InNamespace(namespace))
+}
+
+// ownershipChanges passes what can change who owns or keeps an image: another object has seen it, keeps it or not, or
+// is gone.
+func ownershipChanges() predicate.Predicate {
+	no := func(event.CreateEvent) bool { return false } // it has seen nothing, or all objects are looked at anyway
+	return predicate.Funcs{CreateFunc: no, UpdateFunc: func(e event.UpdateEvent) bool {
+		before, after := e.ObjectOld.(*v1alpha1.CustomImage), e.ObjectNew.(*v1alpha1.CustomImage)
+		return (before.Status.Image == nil) != (after.Status.Image == nil) ||
+			retains(before) != retains(after) || isProtected(before) != isProtected(after)
+	}}
+}
+
+// others lists the other objects for the same image.
+func (r *Reconciler) others(ctx context.Context, of client.Object) []reconcile.Request {
+	same := client.MatchingFields{imageIDField: of.(*v1alpha1.CustomImage).Spec.ImageID}
+	return r.requests(ctx, of, func(image *v1alpha1.CustomImage) bool { return image.UID != of.GetUID() }, same)
+}
+
+// requests lists what the cache has of the objects that are affected by a change of another one.
+func (r *Reconciler) requests(
+	ctx context.Context, of client.Object, affected func(*v1alpha1.CustomImage) bool, options ...client.ListOption,
+) (requests []reconcile.Request) {
+	images := &v1alpha1.CustomImageList{}
+	if err := r.config.Client.List(ctx, images, append(options, client.UnsafeDisableDeepCopy)...); err != nil {
+		log.FromContext(ctx).Error(err, "Could not list the affected objects", "changed", client.ObjectKeyFromObject(of))
+	}
+	for i := range images.Items {
+		if image := &images.Items[i]; affected(image) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(image)})
+		}
+	}
+	return requests
+}
