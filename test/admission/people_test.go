@@ -105,10 +105,15 @@ func awaitRules(ctx context.Context) {
 	give := `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"mine","uid":"1-2-3"}]}}`
 	Eventually(try).WithArguments(editor, give).Should(beDeniedBy("owner"))
 	Eventually(as(administrator).Delete).WithArguments(ctx, object, client.DryRunAll).Should(beDeniedBy("protected"))
+	Eventually(func() []string {
+		fresh := manifest(nil)
+		Expect(admin.Create(ctx, fresh, client.DryRunAll)).To(Succeed())
+		return fresh.GetFinalizers()
+	}).Should(Equal([]string{v1alpha1.Finalizer}))
 }
 
 // live creates an object in the namespace team as the operator leaves it, of an image of its own.
-func live(ctx context.Context, change ...func(*unstructured.Unstructured)) *unstructured.Unstructured {
+func live(ctx context.Context, change ...edit) *unstructured.Unstructured {
 	GinkgoHelper()
 	object := manifest(field("imageID", "m-"+rand.String(10)))
 	object.SetNamespace(team)
@@ -120,6 +125,27 @@ func live(ctx context.Context, change ...func(*unstructured.Unstructured)) *unst
 	Expect(apply(ctx, admin, object)).To(Succeed())
 	return object
 }
+
+// doomed creates an object that is being deleted.
+func doomed(ctx context.Context, change ...edit) *unstructured.Unstructured {
+	GinkgoHelper()
+	object := live(ctx, change...)
+	Expect(admin.Delete(ctx, object)).To(Succeed())
+	return object
+}
+
+// edit changes a manifest.
+type edit = func(*unstructured.Unstructured)
+
+func annotated(key, value string) edit {
+	return func(o *unstructured.Unstructured) { o.SetAnnotations(map[string]string{key: value}) }
+}
+
+func merge(body string) func(context.Context, client.Client, *unstructured.Unstructured) error {
+	return patch(types.MergePatchType, body)
+}
+
+var protect = merge(`{"metadata":{"annotations":{"ecs.imagegc.io/protected":"true"}}}`)
 
 // apply is what kubectl apply --server-side does.
 func apply(ctx context.Context, user client.Client, object *unstructured.Unstructured) error {
@@ -151,10 +177,15 @@ func imageID(object *unstructured.Unstructured) string {
 
 // beDeniedBy matches the answer of a policy, and not that of a missing role or of a policy that does not work.
 func beDeniedBy(policy string) OmegaMatcher {
+	return And(beForbiddenBy(policy), MatchError(ContainSubstring("kubectl ")))
+}
+
+// beForbiddenBy matches the answer of a policy that no GitOps tool takes for a reason to delete the object.
+func beForbiddenBy(policy string) OmegaMatcher {
 	return And(
 		WithTransform(apierrors.IsForbidden, BeTrue()),
 		MatchError(ContainSubstring("ValidatingAdmissionPolicy 'imagegc-customimage-"+policy+"'")),
-		MatchError(ContainSubstring("kubectl ")))
+		MatchError(Not(ContainSubstring("immutable"))))
 }
 
 // newcomer returns an editor whom nobody has given anything else yet.

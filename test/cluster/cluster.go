@@ -15,6 +15,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -66,6 +67,20 @@ func (c *Cluster) Install(ctx context.Context) {
 	ginkgo.GinkgoHelper()
 	gomega.Expect(c.Apply(ctx, Build(ctx, "config/default"))).To(BeQuiet())
 	c.MustKubectl(ctx, "wait", "--for=condition=Established", "crd/customimages.ecs.imagegc.io")
+	c.awaitCreation(ctx)
+}
+
+// awaitCreation waits until a CustomImage can be created: for some seconds after it got a CRD, the API server answers 503
+// to what a MutatingAdmissionPolicy changes.
+func (c *Cluster) awaitCreation(ctx context.Context) {
+	ginkgo.GinkgoHelper()
+	image := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "ecs.imagegc.io/v1alpha1", "kind": "CustomImage",
+		"metadata": map[string]any{"generateName": "first-", "namespace": metav1.NamespaceDefault},
+		"spec":     map[string]any{"regionID": "cn-hangzhou", "imageID": "m-first"},
+	}}
+	create := func() error { return c.Admin.Create(ctx, image.DeepCopy(), client.DryRunAll) }
+	gomega.Eventually(create).Should(gomega.Succeed())
 }
 
 // Apply does what `make deploy` does, and has the API server refuse every field that it does not know.
