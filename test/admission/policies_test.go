@@ -292,14 +292,27 @@ var _ = Describe("A protected CustomImage", func() {
 		Expect(stored(ctx, another)).NotTo(beUntouched())
 	})
 
-	DescribeTable("is one whose annotation is true, and not", func(ctx SpecContext, value string) {
+	DescribeTable("is one whose annotation is neither empty nor false: so it is with", func(ctx SpecContext, value string) {
+		object := live(ctx, protected(value))
+		Expect(as(administrator).Delete(ctx, object)).To(beDeniedBy("protected"))
+		Expect(stored(ctx, object)).To(beUntouched())
+	},
+		Entry("true", "true"),
+		Entry("True", "True"),
+		Entry("yes", "yes"),
+		Entry("1", "1"),
+		Entry("a blank", " "),
+		Entry("False", "False"),
+		Entry("anything else", "until May"),
+	)
+
+	DescribeTable("is one whose annotation is neither empty nor false: so it is not with", func(ctx SpecContext, value string) {
 		object := live(ctx, protected(value))
 		Expect(as(administrator).Delete(ctx, object)).To(Succeed())
 		Expect(stored(ctx, object)).NotTo(beUntouched())
 	},
 		Entry("false", "false"),
 		Entry("empty", ""),
-		Entry("anything else", "until May"),
 	)
 
 	It("is deleted after the command that the refusal tells", func(ctx SpecContext) {
