@@ -105,6 +105,7 @@ func awaitRules(ctx context.Context) {
 	give := `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"mine","uid":"1-2-3"}]}}`
 	Eventually(try).WithArguments(editor, give).Should(beDeniedBy("owner"))
 	Eventually(as(administrator).Delete).WithArguments(ctx, object, client.DryRunAll).Should(beDeniedBy("protected"))
+	Eventually(try).WithArguments(editor, `{"spec":{"imageID":"m-other"}}`).Should(beForbiddenBy("update"))
 	Eventually(func() []string {
 		fresh := manifest(nil)
 		Expect(admin.Create(ctx, fresh, client.DryRunAll)).To(Succeed())
