@@ -106,6 +106,9 @@ func awaitRules(ctx context.Context) {
 	Eventually(try).WithArguments(editor, give).Should(beDeniedBy("owner"))
 	Eventually(as(administrator).Delete).WithArguments(ctx, object, client.DryRunAll).Should(beDeniedBy("protected"))
 	Eventually(try).WithArguments(editor, `{"spec":{"imageID":"m-other"}}`).Should(beForbiddenBy("update"))
+	object = doomed(ctx, retained)
+	Eventually(try).WithArguments(editor, `{"spec":{"deletionPolicy":"Delete"}}`).Should(beDeniedBy("brakes"))
+	Eventually(try).WithArguments(administrator, `{"spec":{"deletionPolicy":"Delete"}}`).Should(Succeed())
 	Eventually(func() []string {
 		fresh := manifest(nil)
 		Expect(admin.Create(ctx, fresh, client.DryRunAll)).To(Succeed())
