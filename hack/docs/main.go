@@ -1,4 +1,4 @@
-// Command docs writes the tables of the documentation that come from code: of the errors, from package ecs, all of them
+// Command docs writes the tables of the documentation that come from code: of the errors, from package customimage, all of them
 // or those alone that an image is the cause of (obstacles); of the flags, from what the manager prints for --help; and
 // of the reasons, from their pages in docs/reasons. A table stands between <!-- errors -->, <!-- obstacles -->,
 // <!-- flags --> or <!-- reasons --> and <!-- end -->. Run it in the root of the project.
@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 )
 
@@ -38,7 +39,7 @@ func run() error {
 		return err
 	}
 	tables := map[string]string{
-		"errors": errorTable(ecs.Meanings), "obstacles": errorTable(obstacles()), "flags": flags, "reasons": reasons,
+		"errors": errorTable(customimage.Meanings), "obstacles": errorTable(obstacles()), "flags": flags, "reasons": reasons,
 	}
 	files, err := filepath.Glob("docs/*.md")
 	if err != nil {
@@ -80,17 +81,17 @@ func rewrite(file string, tables map[string]string) error {
 }
 
 // obstacles are the errors of which the state of an image is the cause.
-func obstacles() []ecs.Meaning {
-	return slices.DeleteFunc(slices.Clone(ecs.Meanings), func(m ecs.Meaning) bool {
+func obstacles() []customimage.Meaning {
+	return slices.DeleteFunc(slices.Clone(customimage.Meanings), func(m customimage.Meaning) bool {
 		return !slices.Contains([]ecs.Class{ecs.Blocked, ecs.Waiting, ecs.Gone}, m.Class)
 	})
 }
 
-func errorTable(meanings []ecs.Meaning) string {
+func errorTable(meanings []customimage.Meaning) string {
 	var b strings.Builder
 	b.WriteString("| ECS code | HTTP | condition | class | what to do |\n|---|---|---|---|---|\n")
 	for _, meaning := range meanings {
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", meaning.Code, cmp.Or(meaning.HTTP, "–"),
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", meaning.Pattern, cmp.Or(meaning.HTTP, "–"),
 			code(meaning.Condition), meaning.Class, filledIn.Replace(meaning.Advice))
 	}
 	return b.String()
@@ -103,6 +104,8 @@ var filledIn = strings.NewReplacer(
 	"{operator}", "--serviceaccount=imagegc-system:imagegc-controller-manager",
 	"{namespace}", "NAMESPACE",
 	"{secret}", "SECRET",
+	"{name}", "NAME",
+	"{imageID}", "IMAGE",
 )
 
 func code(text string) string {
@@ -147,9 +150,9 @@ var firstSentence = regexp.MustCompile(`(?s)\n## What it means\n\n(.*?[.])\s`)
 
 // codesOf returns the codes that have this page, and their condition.
 func codesOf(page string) (codes, condition string) {
-	for _, meaning := range ecs.Meanings {
-		if meaning.Condition != "" && ecs.Reason(meaning.Code) == page {
-			codes, condition = strings.TrimPrefix(codes+", "+code(meaning.Code), ", "), meaning.Condition
+	for _, meaning := range customimage.Meanings {
+		if meaning.Condition != "" && meaning.Page() == page {
+			codes, condition = strings.TrimPrefix(codes+", "+code(meaning.Pattern), ", "), meaning.Condition
 		}
 	}
 	return cmp.Or(codes, "–"), condition

@@ -15,6 +15,7 @@ import (
 
 	. "github.com/onsi/gomega"
 
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 )
 
@@ -24,7 +25,7 @@ const root = "../.."
 // the codes that are said as they are.
 func reasons(g *WithT) map[string]bool {
 	found := map[string]bool{}
-	file, err := parser.ParseFile(token.NewFileSet(), root+"/api/v1alpha1/conditions.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), root+"/api/v1alpha1/reasons.go", nil, 0)
 	g.Expect(err).NotTo(HaveOccurred())
 	ast.Inspect(file, func(node ast.Node) bool {
 		if spec, ok := node.(*ast.ValueSpec); ok && strings.HasPrefix(spec.Names[0].Name, "Reason") {
@@ -34,9 +35,9 @@ func reasons(g *WithT) map[string]bool {
 		}
 		return true
 	})
-	for _, meaning := range ecs.Meanings {
+	for _, meaning := range customimage.Meanings {
 		if meaning.Class != ecs.Throttled && meaning.Class != ecs.Transient {
-			found[ecs.Reason(meaning.Code)] = true
+			found[meaning.Page()] = true
 		}
 	}
 	found["Retrying"] = true // the reason of all transient codes

@@ -97,7 +97,7 @@ func foreignFinalizers(f facts) verdict {
 }
 
 // deletionAccepted: once ECS accepted the deletion, the image is looked at and not asked to be deleted again, and
-// nothing says that it is kept. An acceptance that comes to nothing is over when the patience is.
+// nothing says that it is kept. An acceptance is over if the image is still shown when the patience is over.
 func deletionAccepted(f facts) verdict {
 	since := acceptedAt(f)
 	switch kept := whyReleased(f); {
@@ -107,10 +107,10 @@ func deletionAccepted(f facts) verdict {
 		return letGo{v1alpha1.EventDeleted, fmt.Sprintf("Deleted in region %s, account %s.", f.image.Spec.RegionID, f.account)}
 	case kept != "" && (f.shown != nil || f.failure != nil || otherAccount(f) != nil):
 		return leave(f, "", "", kept)
+	case f.shown != nil && f.now.Sub(since) >= patience && f.call == notCalled:
+		return nil
 	case f.shown != nil:
 		return stillShown(f, since)
-	case kept == "" && f.now.Sub(since) >= patience && f.call == notCalled:
-		return nil
 	case kept == "" && f.call == notCalled && f.wait > 0:
 		return waitFor(f.wait)
 	}
@@ -303,14 +303,14 @@ func notOwner(f facts) verdict {
 	return leave(f, v1alpha1.EventRetained, "No image was deleted: ", why)
 }
 
-func owner(f facts) *v1alpha1.CustomImage { return ownerOf(f.image, f.rivals, account(f)) }
+func owner(f facts) *v1alpha1.CustomImage { return ownerOf(f.image, f.rivals, accountOf(f)) }
 
-// account is the one that the image is looked for in, as far as it is known.
-func account(f facts) string { return cmp.Or(f.account, f.image.Spec.AccountID) }
+// accountOf is the one that the image is looked for in, as far as it is known.
+func accountOf(f facts) string { return cmp.Or(f.account, f.image.Spec.AccountID) }
 
 // keptByOther: while another object keeps the image, no deletion destroys it.
 func keptByOther(f facts) verdict {
-	keeper := keeperOf(f.image, f.rivals, account(f))
+	keeper := keeperOf(f.image, f.rivals, accountOf(f))
 	if keeper == nil {
 		return nil
 	}
