@@ -1,6 +1,7 @@
 package credentials
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,8 +19,8 @@ import (
 // Sources are the names that Ambient knows.
 var Sources = []string{"auto", "rrsa", "env", "ecs-role", "none"}
 
-// The variables that hold an access key, and those that hold what a RAM role for service accounts needs, as
-// Alibaba Cloud's own tools and the webhook of ACK name them.
+// The variables of an access key, of a RAM role for service accounts and of the region, as Alibaba Cloud's own tools
+// and the webhook of ACK name them.
 const (
 	envAccessKeyID     = "ALIBABA_CLOUD_ACCESS_KEY_ID"
 	envAccessKeySecret = "ALIBABA_CLOUD_ACCESS_KEY_SECRET" // #nosec G101: a name, not a key
@@ -27,14 +28,25 @@ const (
 	envRoleARN         = "ALIBABA_CLOUD_ROLE_ARN"
 	envOIDCProviderARN = "ALIBABA_CLOUD_OIDC_PROVIDER_ARN"
 	envOIDCTokenFile   = "ALIBABA_CLOUD_OIDC_TOKEN_FILE" // #nosec G101: a name, not a token
+	envSTSRegion       = "ALIBABA_CLOUD_STS_REGION"
+	envRegionID        = "ALIBABA_CLOUD_REGION_ID"
 )
 
-// rrsaVariables hold what a RAM role for service accounts needs, all of it.
+// rrsaVariables are all required for a RAM role for service accounts.
 var rrsaVariables = []string{envRoleARN, envOIDCProviderARN, envOIDCTokenFile}
 
-// Ambient returns the operator's own identity from one of Sources, and the name of what "auto" came to: rrsa if any
-// of its variables is set, else env. Which it is never changes afterwards, and what it lacks is said when it is used.
-func Ambient(source string, getenv func(string) string, api *openapi.Client, clk clock.PassiveClock) (Identity, string) {
+// STSRegion returns the region in which STS is called. ACK's webhook sets ALIBABA_CLOUD_STS_REGION, which Alibaba
+// Cloud's own clients read too; without it, ALIBABA_CLOUD_REGION_ID counts. It is "" if neither is set.
+func STSRegion(getenv func(string) string) string {
+	return cmp.Or(getenv(envSTSRegion), getenv(envRegionID))
+}
+
+// Ambient returns the operator's own identity from one of Sources, and the source that was chosen: for "auto", it is
+// rrsa if any of its variables is set, else env. The choice never changes. If the identity lacks something, each use
+// of it returns the error that names it.
+func Ambient(
+	source string, getenv func(string) string, api *openapi.Client, stsRegion string, clk clock.PassiveClock,
+) (Identity, string) {
 	if source == "auto" {
 		source = "env"
 		if slices.ContainsFunc(rrsaVariables, func(name string) bool { return getenv(name) != "" }) {
@@ -43,23 +55,23 @@ func Ambient(source string, getenv func(string) string, api *openapi.Client, clk
 	}
 	switch source {
 	case "rrsa":
-		return fromServiceAccount(getenv, sts{api}, clk), source
+		return fromServiceAccount(getenv, sts{api, stsRegion}, clk), source
 	case "env":
 		return fromEnvironment(getenv), source
 	case "ecs-role":
 		return fromInstance(metadataService, clk), source
 	}
-	return func(context.Context, string) (openapi.Credentials, error) {
+	return func(context.Context) (openapi.Credentials, error) {
 		return openapi.Credentials{}, refuse(v1alpha1.ReasonNoCredentials,
 			"The operator has no identity of its own (--credentials=none).")
 	}, "none"
 }
 
-// namespaceFile is where a pod finds the namespace it is in.
+// namespaceFile holds the namespace of a pod.
 const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
-// OwnNamespaces returns the namespaces that may use the operator's own identity unless a flag names others: that
-// of its pod or, outside a cluster, all.
+// OwnNamespaces returns the namespaces that may use the operator's own identity by default: that of its pod or,
+// outside a cluster, all.
 func OwnNamespaces(getenv func(string) string, readFile func(string) ([]byte, error)) ([]string, error) {
 	if getenv("KUBERNETES_SERVICE_HOST") == "" {
 		return []string{"*"}, nil
@@ -72,8 +84,8 @@ func OwnNamespaces(getenv func(string) string, readFile func(string) ([]byte, er
 }
 
 // fromEnvironment reads an access key from the variables ALIBABA_CLOUD_ACCESS_KEY_ID,
-// ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for a temporary key, ALIBABA_CLOUD_SECURITY_TOKEN. Where one of the
-// first two is missing, every use of the result is a *failure.Error that names it.
+// ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for a temporary key, ALIBABA_CLOUD_SECURITY_TOKEN. If one of the first two
+// is missing, each use of the identity returns a *failure.Error that names it.
 func fromEnvironment(getenv func(string) string) Identity {
 	// A Secret that was made from a file often ends in a line feed.
 	credentials := openapi.Credentials{
@@ -82,7 +94,7 @@ func fromEnvironment(getenv func(string) string) Identity {
 		SecurityToken:   strings.TrimSpace(getenv(envSecurityToken)),
 		Origin:          "the operator's environment (read when it starts)",
 	}
-	return func(context.Context, string) (openapi.Credentials, error) {
+	return func(context.Context) (openapi.Credentials, error) {
 		switch {
 		case credentials.AccessKeyID == "":
 			return openapi.Credentials{}, missing(envAccessKeyID)
@@ -98,19 +110,19 @@ func fromEnvironment(getenv func(string) string) Identity {
 func fromServiceAccount(getenv func(string) string, api sts, clk clock.PassiveClock) Identity {
 	arn, provider, file := getenv(envRoleARN), getenv(envOIDCProviderARN), getenv(envOIDCTokenFile)
 	absent := slices.IndexFunc(rrsaVariables, func(name string) bool { return getenv(name) == "" })
-	r := &renewed{clock: clk, renew: func(ctx context.Context, regionID string) (temporary, error) {
+	r := &renewed{clock: clk, renew: func(ctx context.Context) (temporary, error) {
 		token, err := os.ReadFile(file) // #nosec G304: ACK's webhook says where it is
 		if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
 			return temporary{}, refuse(v1alpha1.ReasonNoCredentials,
-				"The token of the operator's service account is not in the file of %s: %s.", envOIDCTokenFile, failed.Err)
+				"The token of the operator's service account cannot be read from the file in %s: %s.", envOIDCTokenFile, failed.Err)
 		}
-		return api.assumeRoleWithOIDC(ctx, regionID, arn, provider, strings.TrimSpace(string(token)))
+		return api.assumeRoleWithOIDC(ctx, arn, provider, strings.TrimSpace(string(token)))
 	}}
-	return func(ctx context.Context, regionID string) (openapi.Credentials, error) {
+	return func(ctx context.Context) (openapi.Credentials, error) {
 		if absent >= 0 {
 			return openapi.Credentials{}, missing(rrsaVariables[absent])
 		}
-		credentials, err := r.credentials(ctx, regionID)
+		credentials, err := r.credentials(ctx)
 		credentials.Origin = "role " + arn + " of the operator's service account"
 		return credentials, err
 	}

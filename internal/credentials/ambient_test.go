@@ -1,7 +1,6 @@
 package credentials
 
 import (
-	"context"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -11,7 +10,7 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
-func TestTheEnvironmentHoldsAnAccessKeyOrTheErrorNamesWhatIsMissing(t *testing.T) {
+func TestFromEnvironment_returnsTheKeyOrNamesWhatIsMissing(t *testing.T) {
 	for name, test := range map[string]struct {
 		environment map[string]string
 		want        openapi.Credentials
@@ -31,7 +30,7 @@ func TestTheEnvironmentHoldsAnAccessKeyOrTheErrorNamesWhatIsMissing(t *testing.T
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			got, err := fromEnvironment(func(name string) string { return test.environment[name] })(context.Background(), "")
+			got, err := fromEnvironment(func(name string) string { return test.environment[name] })(t.Context())
 			got.Origin = ""
 			g.Expect(got).To(Equal(test.want))
 			if test.missing == "" {
@@ -40,6 +39,22 @@ func TestTheEnvironmentHoldsAnAccessKeyOrTheErrorNamesWhatIsMissing(t *testing.T
 			}
 			g.Expect(failure.CodeOf(err)).To(Equal(v1alpha1.ReasonNoCredentials))
 			g.Expect(err).To(MatchError(ContainSubstring(test.missing)))
+		})
+	}
+}
+
+func TestSTSRegion(t *testing.T) {
+	for name, test := range map[string]struct {
+		environment map[string]string
+		want        string
+	}{
+		"nothing":                    {nil, ""},
+		"the region":                 {map[string]string{envRegionID: "cn-beijing"}, "cn-beijing"},
+		"the region of STS":          {map[string]string{envSTSRegion: "cn-shanghai"}, "cn-shanghai"},
+		"both, of which STS's count": {map[string]string{envRegionID: "cn-beijing", envSTSRegion: "cn-shanghai"}, "cn-shanghai"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			NewWithT(t).Expect(STSRegion(func(name string) string { return test.environment[name] })).To(Equal(test.want))
 		})
 	}
 }

@@ -15,21 +15,21 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
-// metadataService is where an ECS instance learns about itself, its role's keys included.
+// metadataService tells an ECS instance about itself, and hands out the keys of its role.
 var metadataService = "http://100.100.100.200"
 
-// fromInstance uses the RAM role of the ECS instance that the operator runs on. All pods on that node can do so;
-// that is why it is used only when asked for.
+// fromInstance uses the RAM role of the ECS instance that the operator runs on. All pods on that node can use it, so
+// it is never chosen by "auto".
 func fromInstance(service string, clk clock.PassiveClock) Identity {
 	m := metadata{service: service, client: &http.Client{
 		Timeout:   10 * time.Second,
 		Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}, // a proxy would answer for its own node
-		// Following a redirect would hand the token on, and take a key from who knows whom.
+		// Following a redirect would send the token to an unknown server, and take a key from it.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	r := &renewed{clock: clk, renew: func(ctx context.Context, _ string) (temporary, error) { return m.key(ctx) }}
-	return func(ctx context.Context, regionID string) (openapi.Credentials, error) {
-		credentials, err := r.credentials(ctx, regionID)
+	r := &renewed{clock: clk, renew: m.key}
+	return func(ctx context.Context) (openapi.Credentials, error) {
+		credentials, err := r.credentials(ctx)
 		credentials.Origin = "the RAM role of the operator's ECS instance"
 		return credentials, err
 	}
@@ -57,7 +57,7 @@ func (m metadata) key(ctx context.Context) (temporary, error) {
 		return temporary{}, err
 	}
 	var answer issued
-	_ = json.Unmarshal([]byte(text), &answer) // what is not there after it is missing
+	_ = json.Unmarshal([]byte(text), &answer) // a field that is not set is missing
 	return answer.temporary("The metadata service of the ECS instance")
 }
 
@@ -76,7 +76,7 @@ func (m metadata) ask(ctx context.Context, method, path, header, value string) (
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
 	switch {
 	case err != nil:
-		return "", refuse(failure.CodeNoAnswer, "The metadata service of the ECS instance broke off its answer.")
+		return "", refuse(failure.CodeNoAnswer, "The metadata service of the ECS instance closed the connection.")
 	case response.StatusCode == http.StatusNotFound:
 		return "", refuse(v1alpha1.ReasonNoCredentials, "The operator's ECS instance has no RAM role.")
 	case response.StatusCode != http.StatusOK:

@@ -13,19 +13,19 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
-// pause is how long after a failure the next renewal is tried. Until then all get the same answer.
+// pause is the time between a failed renewal and the next. Until then all callers get the same error.
 const pause = 10 * time.Second
 
-// temporary is an access key that ends.
+// temporary is an access key that expires.
 type temporary struct {
-	openapi.Credentials
-	ends time.Time
+	credentials openapi.Credentials
+	ends        time.Time
 }
 
-// renewed is an identity with temporary keys. One renewal runs at a time, and all who need its result share it. As
-// long as the last key is valid, nobody waits for a new one, and nobody minds that there is none yet.
+// renewed is an identity with temporary keys. One renewal runs at a time, and all callers share its result. As long
+// as the last key is valid, callers get it at once, even if a renewal fails.
 type renewed struct {
-	renew func(ctx context.Context, regionID string) (temporary, error)
+	renew func(ctx context.Context) (temporary, error)
 	clock clock.PassiveClock
 
 	running singleflight.Group
@@ -35,12 +35,12 @@ type renewed struct {
 	next    time.Time // when a renewal is due
 }
 
-func (r *renewed) credentials(ctx context.Context, regionID string) (openapi.Credentials, error) {
+func (r *renewed) credentials(ctx context.Context) (openapi.Credentials, error) {
 	now := r.clock.Now()
 	key, due, failed := r.state(now)
 	if due {
 		renewal := r.running.DoChan("", func() (any, error) {
-			r.renewNow(context.WithoutCancel(ctx), regionID)
+			r.renewNow(context.WithoutCancel(ctx))
 			return nil, nil
 		})
 		if !now.Before(key.ends) {
@@ -53,7 +53,7 @@ func (r *renewed) credentials(ctx context.Context, regionID string) (openapi.Cre
 		}
 	}
 	if now.Before(key.ends) {
-		return key.Credentials, nil
+		return key.credentials, nil
 	}
 	return openapi.Credentials{}, failed
 }
@@ -64,24 +64,24 @@ func (r *renewed) state(now time.Time) (key temporary, due bool, failed error) {
 	return r.key, !now.Before(r.next), r.failed
 }
 
-func (r *renewed) renewNow(ctx context.Context, regionID string) {
+func (r *renewed) renewNow(ctx context.Context) {
 	if _, due, _ := r.state(r.clock.Now()); !due {
-		return // somebody was faster
+		return // another caller has renewed it
 	}
-	key, err := r.renew(ctx, regionID)
+	key, err := r.renew(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// A node that was suspended has its wall clock alone move on, and that is what the end of a key is told by.
+	// While a node is suspended, only its wall clock moves on, and a key expires by the wall clock.
 	now := r.clock.Now().Round(0)
 	if err == nil && !now.Before(key.ends) {
-		err = refuse(failure.CodeUnusableAnswer, "The new access key has ended already: check the clock of the node.")
+		err = refuse(failure.CodeUnusableAnswer, "The new access key has expired already: check the clock of the node.")
 	}
 	r.failed = err
 	if err == nil {
 		r.key, r.next = key, now.Add(key.ends.Sub(now)*2/3) // well before its end, to have time for failures
 		return
 	}
-	r.next = r.clock.Now().Add(pause) // a clock that is set right meanwhile must not make it days
+	r.next = r.clock.Now().Add(pause) // by the monotonic clock: setting the wall clock must not make it days
 	if now.Before(r.key.ends) {
 		log.FromContext(ctx).Error(err, "Could not renew an access key that is still valid", "validUntil", r.key.ends)
 	}

@@ -26,12 +26,12 @@ const (
 	keyExternalID      = "external-id"
 )
 
-// fromSecret reads the Secret anew each time, so that a key that was replaced is used at the next attempt.
-func (s *Source) fromSecret(ctx context.Context, regionID, namespace, name string) (openapi.Credentials, error) {
+// fromSecret reads the Secret each time, so that a key that was replaced is used at the next attempt.
+func (s *Source) fromSecret(ctx context.Context, namespace, name string) (openapi.Credentials, error) {
 	none, secret := openapi.Credentials{}, &corev1.Secret{}
-	// With a talkative log, client-go writes whole answers to it.
+	// At a high log level, client-go logs whole answers.
 	silent := log.IntoContext(ctx, logr.Discard())
-	err := s.Secrets.Get(silent, client.ObjectKey{Namespace: namespace, Name: name}, secret)
+	err := s.Config.Secrets.Get(silent, client.ObjectKey{Namespace: namespace, Name: name}, secret)
 	switch {
 	case apierrors.IsNotFound(err):
 		return none, refuse(v1alpha1.ReasonSecretNotFound, "There is no Secret %s in namespace %s.", name, namespace)
@@ -44,14 +44,14 @@ func (s *Source) fromSecret(ctx context.Context, regionID, namespace, name strin
 	// A Secret that was made from a file often ends in a line feed.
 	value := func(key string) string { return strings.TrimSpace(string(secret.Data[key])) }
 	if value(keyRoleARN) != "" {
-		return s.assume(ctx, regionID, secret, value)
+		return s.assume(ctx, secret, value)
 	}
 	for _, key := range []string{keyAccessKeyID, keyAccessKeySecret, keySecurityToken} {
 		switch text := value(key); {
 		case text == "" && key != keySecurityToken:
 			return none, refuse(v1alpha1.ReasonSecretInvalid, "Secret %s has no %s.", name, key)
 		case strings.ContainsFunc(text, unicode.IsControl): // such as a line feed
-			return none, refuse(v1alpha1.ReasonSecretInvalid, "The %s in Secret %s is not one line of text.", key, name)
+			return none, refuse(v1alpha1.ReasonSecretInvalid, "The %s in Secret %s is not a single line.", key, name)
 		}
 	}
 	return openapi.Credentials{
@@ -62,39 +62,39 @@ func (s *Source) fromSecret(ctx context.Context, regionID, namespace, name strin
 	}, nil
 }
 
-// assume makes use of a Secret that names a role. That is as good as the operator's own identity, so it is for
-// the same namespaces: elsewhere somebody could name any role that trusts the operator.
+// assume assumes the role that a Secret names, for the namespaces that may use the operator's own identity: in others,
+// a user could name any role that trusts the operator.
 func (s *Source) assume(
-	ctx context.Context, regionID string, secret *corev1.Secret, value func(key string) string,
+	ctx context.Context, secret *corev1.Secret, value func(key string) string,
 ) (openapi.Credentials, error) {
 	if value(keyAccessKeyID) != "" || value(keyAccessKeySecret) != "" {
 		return openapi.Credentials{}, refuse(v1alpha1.ReasonSecretInvalid,
-			"Secret %s has both an access key and a %s, and one of them is meant.", secret.Name, keyRoleARN)
+			"Secret %s has both an access key and a %s: remove one of them.", secret.Name, keyRoleARN)
 	}
 	if !s.mayUseAmbient(secret.Namespace) {
 		return openapi.Credentials{}, refuse(v1alpha1.ReasonAmbientForbidden,
-			"Secret %s names a role, and namespace %s may not use the operator's own identity, which would assume it.",
-			secret.Name, secret.Namespace)
+			"Namespace %s may not use the operator's own identity, which has to assume the role in Secret %s.",
+			secret.Namespace, secret.Name)
 	}
 	wanted := role{arn: value(keyRoleARN), sessionName: value(keyRoleSessionName), externalID: value(keyExternalID)}
-	credentials, err := s.assumed(wanted).credentials(ctx, regionID)
+	credentials, err := s.assumed(wanted).credentials(ctx)
 	credentials.Origin = "role " + wanted.arn + " in Secret " + secret.Name
 	return credentials, err
 }
 
-// assumed returns the one identity of a role, however many ask for it at once.
+// assumed returns the identity of a role, the same to all callers.
 func (s *Source) assumed(wanted role) *renewed {
 	s.assuming.Lock()
 	defer s.assuming.Unlock()
 	if known, ok := s.roles.Get(wanted); ok {
 		return known.(*renewed)
 	}
-	r := &renewed{clock: s.Clock, renew: func(ctx context.Context, regionID string) (temporary, error) {
-		own, err := s.Ambient(ctx, regionID)
+	r := &renewed{clock: s.Config.Clock, renew: func(ctx context.Context) (temporary, error) {
+		own, err := s.Config.Ambient(ctx)
 		if err != nil {
 			return temporary{}, err
 		}
-		return s.sts.assumeRole(ctx, regionID, wanted, own)
+		return s.sts.assumeRole(ctx, wanted, own)
 	}}
 	s.roles.Add(wanted, r)
 	return r

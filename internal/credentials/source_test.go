@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	region     = "cn-hangzhou"
+	stsRegion  = "cn-hangzhou"
 	account    = "1234567890123456"
 	tenant     = "9876543210987654"
 	ownRole    = "acs:ram::" + account + ":role/imagegc"
@@ -35,7 +35,7 @@ const (
 
 // world is a source, its cloud, and a Secret in each of two namespaces, of which "home" may use the ambient identity.
 type world struct {
-	*Source
+	source    *Source
 	clock     *clocktesting.FakeClock
 	sim       *ecssim.Server
 	tokenFile string
@@ -62,12 +62,13 @@ func newWorld(t *testing.T, source string, secret map[string]string) *world {
 	w.writeToken(t, "token-1")
 	api := openapi.New(openapi.Config{Endpoints: openapi.Endpoints{Override: server.URL}, Timeout: 5 * time.Second,
 		Connections: 64, Clock: w.clock})
-	ambient, _ := Ambient(source, w.getenv, api, w.clock)
+	ambient, _ := Ambient(source, w.getenv, api, stsRegion, w.clock)
 	secrets := fake.NewClientBuilder()
 	for _, namespace := range []string{"home", "tenant"} {
 		secrets.WithObjects(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "key"}, Data: bytesOf(secret)})
 	}
-	w.Source = New(Config{Secrets: secrets.Build(), Ambient: ambient, AmbientNamespaces: []string{"home"}, API: api, Clock: w.clock})
+	w.source = New(Config{Secrets: secrets.Build(), Ambient: ambient, AmbientNamespaces: []string{"home"}, API: api,
+		STSRegion: stsRegion, Clock: w.clock})
 	return w
 }
 
@@ -108,12 +109,12 @@ func (w *world) calls(action string) int {
 }
 
 func (w *world) find(namespace, secret string) (openapi.Credentials, error) {
-	return w.For(context.Background(), region, namespace, secret)
+	return w.source.For(context.Background(), namespace, secret)
 }
 
 var key = map[string]string{keyAccessKeyID: "secret-id", keyAccessKeySecret: "secret-secret"}
 
-func TestTheSourceOfAKeyFollowsFromTheObjectAlone(t *testing.T) {
+func TestSource_dependsOnTheObjectOnly(t *testing.T) {
 	for name, test := range map[string]struct {
 		source            string
 		secret            map[string]string
@@ -158,7 +159,7 @@ func TestTheSourceOfAKeyFollowsFromTheObjectAlone(t *testing.T) {
 	}
 }
 
-func TestARoleOfASecretIsAssumedOnceWithTheOperatorsIdentity(t *testing.T) {
+func TestSource_assumesTheRoleOfASecretOnce(t *testing.T) {
 	g := NewWithT(t)
 	w := newWorld(t, "env", map[string]string{keyRoleARN: tenantRole, keyRoleSessionName: "nightly", keyExternalID: "agreed"})
 	var got openapi.Credentials
@@ -176,7 +177,7 @@ func TestARoleOfASecretIsAssumedOnceWithTheOperatorsIdentity(t *testing.T) {
 	g.Expect(call.Parameters).To(And(HaveKeyWithValue("RoleSessionName", "nightly"), HaveKeyWithValue("ExternalId", "agreed")))
 }
 
-func TestARoleThatDoesNotTrustTheOperatorIsDenied(t *testing.T) {
+func TestSource_failsIfARoleDoesNotTrustTheOperator(t *testing.T) {
 	g := NewWithT(t)
 	w := newWorld(t, "env", map[string]string{keyRoleARN: tenantRole, keyExternalID: "guessed"})
 	_, err := w.find("home", "key")
@@ -187,7 +188,7 @@ func TestARoleThatDoesNotTrustTheOperatorIsDenied(t *testing.T) {
 	g.Expect(refused.Origin).To(Equal("the operator's environment (read when it starts)"))
 }
 
-func TestTheAccountOfAKeyIsAskedOnceAlsoWhenManyAskAtOnce(t *testing.T) {
+func TestSource_callsGetCallerIdentityOnceForManyCallers(t *testing.T) {
 	g := NewWithT(t)
 	w := newWorld(t, "env", key)
 	g.Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.Latency = ecssim.Duration(100 * time.Millisecond) })).To(Succeed())
@@ -202,7 +203,7 @@ func TestTheAccountOfAKeyIsAskedOnceAlsoWhenManyAskAtOnce(t *testing.T) {
 	g.Expect(w.calls("GetCallerIdentity")).To(Equal(1))
 }
 
-func TestTheServiceAccountsRoleIsAssumedWithTheTokenOfTheDay(t *testing.T) {
+func TestAmbient_readsTheTokenOfTheServiceAccountAtEachRenewal(t *testing.T) {
 	g := NewWithT(t)
 	w := newWorld(t, "rrsa", nil)
 	first, err := w.find("home", "")
@@ -230,7 +231,7 @@ func TestTheServiceAccountsRoleIsAssumedWithTheTokenOfTheDay(t *testing.T) {
 
 const withOIDC = "AssumeRoleWithOIDC"
 
-func TestAKeyThatIsStillValidIsUsedWhileSTSFails(t *testing.T) {
+func TestAmbient_usesAValidKeyWhileSTSFails(t *testing.T) {
 	g := NewWithT(t)
 	w := newWorld(t, "rrsa", nil)
 	first, err := w.find("home", "")
@@ -260,7 +261,7 @@ func TestAKeyThatIsStillValidIsUsedWhileSTSFails(t *testing.T) {
 	g.Expect(got.AccessKeyID).NotTo(Equal(first.AccessKeyID))
 }
 
-func TestOneRenewalRunsAtATimeAndAllShareWhatComesOfIt(t *testing.T) {
+func TestAmbient_sharesOneRenewalBetweenManyCallers(t *testing.T) {
 	for _, fails := range []bool{false, true} {
 		g := NewWithT(t)
 		w := newWorld(t, "rrsa", nil)
@@ -282,7 +283,7 @@ func TestOneRenewalRunsAtATimeAndAllShareWhatComesOfIt(t *testing.T) {
 	}
 }
 
-func TestNobodyWaitsForARenewalAsLongAsTheLastKeyIsValid(t *testing.T) {
+func TestAmbient_doesNotWaitForARenewalWhileTheLastKeyIsValid(t *testing.T) {
 	g := NewWithT(t)
 	w := newWorld(t, "rrsa", nil)
 	first, err := w.find("home", "")
@@ -296,7 +297,7 @@ func TestNobodyWaitsForARenewalAsLongAsTheLastKeyIsValid(t *testing.T) {
 	g.Expect(time.Since(started)).To(BeNumerically("<", time.Second))
 }
 
-func TestWhatARoleForServiceAccountsLacksIsNamed(t *testing.T) {
+func TestAmbient_namesWhatARoleForServiceAccountsLacks(t *testing.T) {
 	for _, lacking := range []string{envRoleARN, envOIDCProviderARN, envOIDCTokenFile} {
 		g := NewWithT(t)
 		w := newWorld(t, "none", nil)
@@ -305,9 +306,9 @@ func TestWhatARoleForServiceAccountsLacksIsNamed(t *testing.T) {
 				return ""
 			}
 			return w.getenv(name)
-		}, w.API, w.clock)
+		}, w.source.Config.API, stsRegion, w.clock)
 		g.Expect(source).To(Equal("rrsa"), "the access key beside it belongs to somebody else")
-		_, err := identity(context.Background(), region)
+		_, err := identity(t.Context())
 		g.Expect(failure.CodeOf(err)).To(Equal(v1alpha1.ReasonNoCredentials))
 		g.Expect(err).To(MatchError(ContainSubstring(lacking)))
 		g.Expect(w.sim.Calls()).To(BeEmpty())
@@ -346,22 +347,22 @@ func instance(t *testing.T, role string, broken bool) *httptest.Server {
 	return server
 }
 
-func TestTheRoleOfAnInstanceIsReadFromItsMetadata(t *testing.T) {
+func TestFromInstance_readsTheRoleFromTheMetadata(t *testing.T) {
 	g := NewWithT(t)
 	clk := clocktesting.NewFakeClock(time.Now())
-	got, err := fromInstance(instance(t, "NodeRole", false).URL, clk)(context.Background(), region)
+	got, err := fromInstance(instance(t, "NodeRole", false).URL, clk)(t.Context())
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(got.AccessKeyID).To(Equal("STS.node"))
-	_, err = fromInstance(instance(t, "", false).URL, clk)(context.Background(), region)
+	_, err = fromInstance(instance(t, "", false).URL, clk)(t.Context())
 	g.Expect(failure.CodeOf(err)).To(Equal(v1alpha1.ReasonNoCredentials))
-	_, err = fromInstance(instance(t, "NodeRole", true).URL, clk)(context.Background(), region)
+	_, err = fromInstance(instance(t, "NodeRole", true).URL, clk)(t.Context())
 	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeUnusableAnswer))
 	g.Expect(err).NotTo(MatchError(ContainSubstring("canary")))
-	_, err = fromInstance("http://127.0.0.1:1", clk)(context.Background(), region)
+	_, err = fromInstance("http://127.0.0.1:1", clk)(t.Context())
 	g.Expect(failure.CodeOf(err)).To(Equal(failure.CodeNoAnswer))
 }
 
-func TestAnIdentityThatIsTakenAwayIsReplacedByNoOther(t *testing.T) {
+func TestAmbient_replacesNoIdentityThatIsTakenAway(t *testing.T) {
 	defer func(service string) { metadataService = service }(metadataService)
 	for source, takeAway := range map[string]func(w *world) string{ // returns the variable that is not set any more
 		"env":  func(*world) string { return envAccessKeyID },
@@ -376,12 +377,12 @@ func TestAnIdentityThatIsTakenAwayIsReplacedByNoOther(t *testing.T) {
 			g := NewWithT(t)
 			w := newWorld(t, "none", key)
 			gone := takeAway(w)
-			w.Ambient, _ = Ambient(source, func(name string) string {
+			w.source.Config.Ambient, _ = Ambient(source, func(name string) string {
 				if name == gone {
 					return ""
 				}
 				return w.getenv(name)
-			}, w.API, w.clock)
+			}, w.source.Config.API, stsRegion, w.clock)
 			_, err := w.find("home", "")
 			g.Expect(failure.CodeOf(err)).To(Equal(v1alpha1.ReasonNoCredentials))
 			g.Expect(w.sim.Calls()).To(BeEmpty(), "with whatever else there is: a key, a role, a Secret")
@@ -389,7 +390,7 @@ func TestAnIdentityThatIsTakenAwayIsReplacedByNoOther(t *testing.T) {
 	}
 }
 
-func TestTheOperatorsIdentityIsChosenOnce(t *testing.T) {
+func TestAmbient_choosesOneSource(t *testing.T) {
 	for name, test := range map[string]struct {
 		source      string
 		environment map[string]string
@@ -404,13 +405,13 @@ func TestTheOperatorsIdentityIsChosenOnce(t *testing.T) {
 		"none although there is a key":   {"none", map[string]string{envAccessKeyID: "id", envAccessKeySecret: "s"}, "none"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, chosen := Ambient(test.source, func(name string) string { return test.environment[name] }, nil, nil)
+			_, chosen := Ambient(test.source, func(name string) string { return test.environment[name] }, nil, "", nil)
 			NewWithT(t).Expect(chosen).To(Equal(test.want))
 		})
 	}
 }
 
-func TestTheOwnNamespaceIsThatOfThePod(t *testing.T) {
+func TestOwnNamespaces(t *testing.T) {
 	g := NewWithT(t)
 	inPod := func(name string) string { return map[string]string{"KUBERNETES_SERVICE_HOST": "10.0.0.1"}[name] }
 	read := func(text string, err error) func(string) ([]byte, error) {

@@ -11,30 +11,33 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
-// sts makes the calls of Alibaba Cloud's Security Token Service that this package needs.
-type sts struct{ api *openapi.Client }
+// sts makes calls of Alibaba Cloud's Security Token Service in one region.
+type sts struct {
+	api    *openapi.Client
+	region string
+}
 
-// sessionName is what the calls of an assumed role are audited under.
+// sessionName names the operator in the audit log of an assumed role.
 const sessionName = "ecs-image-gc"
 
-// role is a RAM role to assume, and how.
+// role is a RAM role and the parameters to assume it with.
 type role struct{ arn, sessionName, externalID string }
 
 // accountOf returns the account that an access key belongs to. That needs no permission.
-func (s sts) accountOf(ctx context.Context, regionID string, key openapi.Credentials) (string, error) {
+func (s sts) accountOf(ctx context.Context, key openapi.Credentials) (string, error) {
 	var answer struct {
 		AccountID string `json:"AccountId" xml:"AccountId"`
 	}
-	call := openapi.Call{Action: "GetCallerIdentity", Region: regionID, Query: url.Values{}, Credentials: key}
+	call := openapi.Call{Action: "GetCallerIdentity", Query: url.Values{}, Credentials: key}
 	err := s.do(ctx, call, &answer)
 	if err == nil && answer.AccountID == "" {
-		err = refuse(failure.CodeUnusableAnswer, "GetCallerIdentity told no AccountId.")
+		err = refuse(failure.CodeUnusableAnswer, "GetCallerIdentity returned no AccountId.")
 	}
 	return answer.AccountID, err
 }
 
-func (s sts) assumeRole(ctx context.Context, regionID string, r role, own openapi.Credentials) (temporary, error) {
-	call := openapi.Call{Action: "AssumeRole", Region: regionID, Credentials: own,
+func (s sts) assumeRole(ctx context.Context, r role, own openapi.Credentials) (temporary, error) {
+	call := openapi.Call{Action: "AssumeRole", Credentials: own,
 		Query: url.Values{"RoleArn": {r.arn}, "RoleSessionName": {cmp.Or(r.sessionName, sessionName)}}}
 	if r.externalID != "" {
 		call.Secret = url.Values{"ExternalId": {r.externalID}}
@@ -43,10 +46,9 @@ func (s sts) assumeRole(ctx context.Context, regionID string, r role, own openap
 }
 
 // assumeRoleWithOIDC assumes a role for a token of the cluster instead of an access key.
-func (s sts) assumeRoleWithOIDC(ctx context.Context, regionID, arn, providerARN, token string) (temporary, error) {
+func (s sts) assumeRoleWithOIDC(ctx context.Context, arn, providerARN, token string) (temporary, error) {
 	return s.key(ctx, openapi.Call{
 		Action:      "AssumeRoleWithOIDC",
-		Region:      regionID,
 		Query:       url.Values{"RoleArn": {arn}, "OIDCProviderArn": {providerARN}, "RoleSessionName": {sessionName}},
 		Secret:      url.Values{"OIDCToken": {token}},
 		Unsigned:    true,
@@ -54,7 +56,7 @@ func (s sts) assumeRoleWithOIDC(ctx context.Context, regionID, arn, providerARN,
 	})
 }
 
-// key makes a call whose answer is an access key that ends.
+// key makes a call that returns a temporary access key.
 func (s sts) key(ctx context.Context, call openapi.Call) (temporary, error) {
 	var answer struct {
 		Credentials issued `json:"Credentials" xml:"Credentials"`
@@ -66,7 +68,7 @@ func (s sts) key(ctx context.Context, call openapi.Call) (temporary, error) {
 }
 
 func (s sts) do(ctx context.Context, call openapi.Call, out any) error {
-	call.Product, call.Version, call.Central = "sts", "2015-04-01", true
+	call.Product, call.Version, call.Central, call.Region = "sts", "2015-04-01", true, s.region
 	_, err := s.api.Do(ctx, call, out)
 	return err
 }
@@ -82,9 +84,9 @@ type issued struct {
 func (i issued) temporary(from string) (temporary, error) {
 	ends, err := time.Parse(time.RFC3339, strings.TrimSpace(i.Expiration))
 	if err != nil || i.AccessKeyID == "" || i.AccessKeySecret == "" || i.SecurityToken == "" {
-		return temporary{}, refuse(failure.CodeUnusableAnswer, "%s told no whole access key.", from)
+		return temporary{}, refuse(failure.CodeUnusableAnswer, "%s returned an incomplete access key.", from)
 	}
-	return temporary{ends: ends, Credentials: openapi.Credentials{
+	return temporary{ends: ends, credentials: openapi.Credentials{
 		AccessKeyID: i.AccessKeyID, AccessKeySecret: i.AccessKeySecret, SecurityToken: i.SecurityToken,
 	}}, nil
 }

@@ -66,9 +66,9 @@ type Config struct {
 // Client makes calls. It is safe for concurrent use, and meant to be shared: it keeps connections, and it
 // knows which quotas are used up.
 type Client struct {
-	Config
-	http *http.Client
-	gate gate
+	config Config
+	http   *http.Client
+	gate   gate
 }
 
 // New returns a client that has made no call yet.
@@ -81,7 +81,7 @@ func New(config Config) *Client {
 	transport.Protocols = new(http.Protocols)
 	transport.Protocols.SetHTTP1(true)
 	return &Client{
-		Config: config,
+		config: config,
 		http: &http.Client{
 			Transport: transport,
 			// A redirect is not an answer: following it would send a signed request to an unknown server.
@@ -95,17 +95,17 @@ func New(config Config) *Client {
 // be used up included, is a *failure.Error.
 func (c *Client) Do(ctx context.Context, call Call, out any) (string, error) {
 	key := quota{call.Credentials.AccessKeyID, call.Region, call.Product, call.Action}
-	if refusal := c.gate.refuse(key, c.Clock.Now()); refusal != nil {
+	if refusal := c.gate.refuse(key, c.config.Clock.Now()); refusal != nil {
 		return "", about(call, refusal)
 	}
-	started := c.Clock.Now()
+	started := c.config.Clock.Now()
 	requestID, err := c.attempt(ctx, call, out)
-	if c.Observe != nil {
-		c.Observe(call.Action, failure.CodeOf(err), c.Clock.Since(started))
+	if c.config.Observe != nil {
+		c.config.Observe(call.Action, failure.CodeOf(err), c.config.Clock.Since(started))
 	}
 	if e := (*failure.Error)(nil); errors.As(err, &e) {
 		if isThrottle(e.Code) {
-			c.gate.close(key, c.Clock.Now(), e)
+			c.gate.close(key, c.config.Clock.Now(), e)
 		}
 		return "", about(call, e)
 	}
@@ -119,7 +119,7 @@ func about(call Call, e *failure.Error) *failure.Error {
 }
 
 func (c *Client) attempt(ctx context.Context, call Call, out any) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
 	request, err := c.request(ctx, call)
 	if err != nil {
@@ -144,13 +144,13 @@ func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) 
 	if call.Unsigned {
 		query = c.unsignedQuery(call)
 	}
-	target, _ := c.Endpoints.url(call)
+	target, _ := c.config.Endpoints.url(call)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target+"/?"+canonicalQuery(query), bytes.NewReader(body))
 	if err != nil {
 		// The text of a url.Error holds the query, in which nothing is secret.
 		return nil, fmt.Errorf("build %s request: %w", call.Action, err)
 	}
-	request.Header.Set("User-Agent", c.UserAgent)
+	request.Header.Set("User-Agent", c.config.UserAgent)
 	request.Header.Set("Accept", "application/json")
 	if len(body) > 0 {
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -177,7 +177,7 @@ func (c *Client) unsignedQuery(call Call) url.Values {
 	return query
 }
 
-func (c *Client) now() string { return c.Clock.Now().UTC().Format("2006-01-02T15:04:05Z") }
+func (c *Client) now() string { return c.config.Clock.Now().UTC().Format("2006-01-02T15:04:05Z") }
 
 func nonce() string {
 	var b [16]byte
@@ -193,7 +193,7 @@ func (c *Client) connectionError(err error, call Call) error {
 	var certificate x509.CertificateInvalidError // its text tells the time
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		e.Message = fmt.Sprintf("No answer within %s.", c.Timeout)
+		e.Message = fmt.Sprintf("No answer within %s.", c.config.Timeout)
 	case errors.As(err, &dns):
 		e.Message = fmt.Sprintf("The host name %s does not resolve.", dns.Name)
 		if c.isMissingEndpoint(dns, call) {
@@ -210,7 +210,7 @@ func (c *Client) connectionError(err error, call Call) error {
 // isMissingEndpoint reports whether there is no host of the name that was made from the region of a call. A name
 // that cannot be looked up, and that of a proxy, say nothing about the region.
 func (c *Client) isMissingEndpoint(dns *net.DNSError, call Call) bool {
-	target, regional := c.Endpoints.url(call)
+	target, regional := c.config.Endpoints.url(call)
 	return regional && dns.IsNotFound && target == "https://"+strings.TrimSuffix(dns.Name, ".")
 }
 
