@@ -173,30 +173,40 @@ func TestInstancesOfAndAccountsOf_readOnePage(t *testing.T) {
 
 func TestCheckDescribe(t *testing.T) {
 	for name, test := range map[string]struct {
+		key   ecssim.AccessKey
 		fault *ecssim.Fault
-		body  string // of a server that is not the simulator
 		want  string
 	}{
-		"passes on DryRunOperation":            {fault: &ecssim.Fault{Code: "DryRunOperation"}},
-		"passes on a success without an image": {body: `{"RequestId":"r","TotalCount":0,"Images":{"Image":[]}}`},
-		"passes on a success with an image":    {body: `{"RequestId":"r","TotalCount":1,"Images":{"Image":[{"ImageId":"m-bp1"}]}}`},
-		"passes on an image that is not there": {fault: &ecssim.Fault{Code: ecs.CodeImageNotFound}},
-		"fails without the permission":         {fault: &ecssim.Fault{Code: "Forbidden.RAM"}, want: "Forbidden.RAM"},
-		"fails without an answer":              {fault: &ecssim.Fault{Kind: ecssim.FaultAfter}, want: failure.CodeNoAnswer},
-		"fails on another operation's success": {body: `{"RequestId":"r"}`, want: failure.CodeUnusableAnswer},
+		"passes with the permission":             {},
+		"passes if the server ignores DryRun":    {key: ecssim.AccessKey{Blind: true}},
+		"passes if the server finds no image":    {fault: &ecssim.Fault{Code: ecs.CodeImageNotFound}},
+		"fails with a blind key":                 {key: ecssim.AccessKey{Blind: true, HonestDryRun: true}, want: "Forbidden.RAM"},
+		"fails with a key that is denied it":     {key: ecssim.AccessKey{Deny: []string{"DescribeImages"}}, want: "Forbidden.RAM"},
+		"fails with a plain Forbidden":           {fault: &ecssim.Fault{Code: "Forbidden"}, want: "Forbidden"},
+		"fails without an answer":                {fault: &ecssim.Fault{Kind: ecssim.FaultAfter}, want: failure.CodeNoAnswer},
+		"fails on a success without a RequestId": {fault: &ecssim.Fault{Kind: ecssim.FaultNoRequestID}, want: failure.CodeUnusableAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			sim := simulator(t, ecssim.Image{ImageID: "m-bp1", RegionID: region})
-			handler := http.Handler(sim)
-			if test.fault == nil {
-				handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, test.body) })
-			} else {
+			test.key.ID, test.key.Secret = "test-id", "test-secret"
+			g.Expect(sim.Configure(func(s *ecssim.Scenario) { s.AccessKeys = []ecssim.AccessKey{test.key} })).To(Succeed())
+			if test.fault != nil {
 				g.Expect(sim.AddFault(*test.fault)).To(Succeed())
 			}
-			g.Expect(failure.CodeOf(clientOf(t, handler).CheckDescribe(t.Context(), region, "m-bp1"))).To(Equal(test.want))
+			g.Expect(failure.CodeOf(clientOf(t, sim).CheckDescribe(t.Context(), region, "m-bp1"))).To(Equal(test.want))
+			g.Expect(sim.Calls()).To(HaveExactElements(HaveField("DryRun", true)))
 		})
 	}
+}
+
+func TestFindImage_findsNothingWithABlindKey(t *testing.T) {
+	g := NewWithT(t)
+	sim := simulator(t, ecssim.Image{ImageID: "m-bp1", RegionID: region})
+	g.Expect(sim.Configure(func(s *ecssim.Scenario) { s.AccessKeys[0].Blind = true })).To(Succeed())
+	found, err := clientOf(t, sim).FindImage(t.Context(), region, "m-bp1")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(found).To(BeNil(), "although the image is there: that is what CheckDescribe is for")
 }
 
 func TestCheckDescribe_sendsTheParametersOfFindImageAndDryRun(t *testing.T) {
@@ -205,7 +215,7 @@ func TestCheckDescribe_sendsTheParametersOfFindImageAndDryRun(t *testing.T) {
 	client := clientOf(t, sim)
 	_, err := client.FindImage(t.Context(), region, "m-bp1")
 	g.Expect(err).NotTo(HaveOccurred())
-	_ = client.CheckDescribe(t.Context(), region, "m-bp1")
+	g.Expect(client.CheckDescribe(t.Context(), region, "m-bp1")).To(Succeed())
 	find, check := sim.Calls()[0], sim.Calls()[1]
 	g.Expect(check.Action).To(Equal(find.Action))
 	g.Expect(find.Parameters).NotTo(HaveKey("DryRun"))

@@ -133,14 +133,28 @@ var criteria = map[string]func(i *Image, want string) bool{
 
 func lists(list, value string) bool { return slices.Contains(strings.Split(list, ","), value) }
 
-// describeImages lists the newest image first.
+// dryRun reports whether a call is a dry run of the one action that knows it. DeleteImage ignores DryRun and deletes.
+func (q *request) dryRun() bool { return q.DryRun && q.Action == "DescribeImages" }
+
+// visible are the images that a listing may show to the caller.
+func (s *Server) visible(q *request) map[string]*Image {
+	if q.caller.Blind {
+		return nil
+	}
+	return s.images
+}
+
+// describeImages lists the newest image first. A dry run ends where the reading begins.
 func (s *Server) describeImages(q *request) *failure {
-	selects := q.selector()
-	candidates := s.images
+	if q.dryRun() && !q.caller.Blind {
+		return fail("DryRunOperation")
+	}
+	selects, visible := q.selector(), s.visible(q)
+	candidates := visible
 	if q.ImageID != "" { // which spares a walk over thousands of others
 		candidates = map[string]*Image{}
 		for id := range strings.SplitSeq(q.ImageID, ",") {
-			candidates[id] = s.images[id]
+			candidates[id] = visible[id]
 		}
 	}
 	var found []*Image

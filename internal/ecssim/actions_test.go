@@ -228,7 +228,7 @@ func TestTheDeletionDelayCanBeEndedByHand(t *testing.T) {
 	}
 }
 
-func TestARecordSaysWhatWasAsked(t *testing.T) {
+func TestCalls_recordTheParameters(t *testing.T) {
 	s := start(t, image("m-bp1", used))
 	s.v1("DeleteImage", "ImageId=m-bp1&Force=true&DryRun=true", "JSON")
 	got := s.last()
@@ -237,7 +237,7 @@ func TestARecordSaysWhatWasAsked(t *testing.T) {
 	}
 	got.RequestID, got.Parameters = "", nil
 	want := ecssim.Call{
-		Time: noon, Action: "DeleteImage", Method: http.MethodGet, RegionID: region, ImageID: "m-bp1", Force: true,
+		Time: noon, Action: "DeleteImage", Method: http.MethodGet, RegionID: region, ImageID: "m-bp1", Force: true, DryRun: true,
 		AccessKeyID: "demo-id", AccountID: account, SignatureValid: true,
 	}
 	if !reflect.DeepEqual(got, want) {

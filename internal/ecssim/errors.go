@@ -31,6 +31,7 @@ var failures = map[string]struct {
 	"InvalidFilterKey.NotFound":                {404, "The specified filter key is not supported."},
 	"InvalidFilterValue":                       {404, "The specified filter value is not valid."},
 	"InvalidUsage":                             {404, "The specified Usage is neither instance nor none."},
+	"DryRunOperation":                          {400, "Request validation has been passed with DryRun flag set."},
 
 	// STS
 	"NoPermission":                         {403, noPermission},

@@ -31,6 +31,8 @@ type Call struct {
 	RegionID   string            `json:"regionID,omitempty"`
 	ImageID    string            `json:"imageID,omitempty"`
 	Force      bool              `json:"force,omitempty"`
+	// DryRun is set if the call asks for a dry run, even of an action that ignores it.
+	DryRun bool `json:"dryRun,omitempty"`
 	// AccessKeyID is as the call claims. AccountID is set when its signature is valid.
 	AccessKeyID    string `json:"accessKeyID,omitempty"`
 	AccountID      string `json:"accountID,omitempty"`
@@ -76,6 +78,7 @@ func newRequest(r *http.Request, header http.Header) *request {
 	}
 	q.RegionID, q.ImageID = q.Parameters["RegionId"], q.Parameters["ImageId"]
 	q.Force = strings.EqualFold(q.Parameters["Force"], "true")
+	q.DryRun = strings.EqualFold(q.Parameters["DryRun"], "true")
 	if strings.HasPrefix(r.Header.Get("Authorization"), schemeV3) {
 		q.Action, q.version = r.Header.Get("X-Acs-Action"), r.Header.Get("X-Acs-Version")
 		q.proof = q.proofV3()

@@ -47,8 +47,13 @@ type AccessKey struct {
 	Secret        string `json:"secret"`
 	SecurityToken string `json:"securityToken,omitempty"`
 	Inactive      bool   `json:"inactive,omitempty"`
-	// Deny are actions for which the key has no permission.
+	// Deny are actions for which the key has no permission, and knows it: they are refused.
 	Deny []string `json:"deny,omitempty"`
+	// Blind is a key that has no permission for the listings, and that ECS does not tell so, as it did until 2025:
+	// DescribeImages, DescribeInstances and DescribeImageSharePermission answer it with an empty list. It may delete.
+	Blind bool `json:"blind,omitempty"`
+	// HonestDryRun has a dry run of DescribeImages refused for a Blind key. Without it, DryRun changes nothing.
+	HonestDryRun bool `json:"honestDryRun,omitempty"`
 }
 
 // UnknownImage is one of the two documented answers to the deletion of an image that is not there.
@@ -151,7 +156,8 @@ func (s *Scenario) validate() error {
 		err = cmp.Or(err, require(accountID.MatchString(a.AccountID), "accountID", "up to 18 digits", a.AccountID))
 		for _, key := range a.AccessKeys {
 			err = cmp.Or(err, require(!seen[key.ID], "accessKeys.id", "a different one for each key", key.ID),
-				requireDeniable("accessKeys.deny", key.Deny))
+				requireDeniable("accessKeys.deny", key.Deny),
+				requireBlind("accessKeys.honestDryRun", key.Blind, key.HonestDryRun))
 			seen[key.ID] = true
 		}
 	}
@@ -180,4 +186,9 @@ func requireDeniable(field string, denied []string) error {
 		}
 	}
 	return nil
+}
+
+// requireBlind is an error about a field that changes nothing without blind.
+func requireBlind(field string, blind, honest bool) error {
+	return require(blind || !honest, field, "blind beside it", honest)
 }

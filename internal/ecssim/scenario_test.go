@@ -13,14 +13,17 @@ import (
 const fullScenario = `
 accountID: "1234567890123456"
 accessKeys: [{id: demo-id, secret: demo-secret}]
-accounts: [{accountID: "2", accessKeys: [{id: other-id, secret: other-secret, inactive: true, deny: [DeleteImage]}]}]
+accounts:
+- accountID: "2"
+  accessKeys: [{id: other-id, secret: other-secret, inactive: true, deny: [DeleteImage], blind: true, honestDryRun: true}]
 latency: 100ms
 quotas: {DeleteImage: 200/60s}
 unknownImage: Ignore
 deletionDelay: 3s
 roles:
 - {arn: "acs:ram::2:role/web", trusts: ["1234567890123456"], externalID: e,
-   oidcProviderARN: "acs:ram::2:oidc-provider/p", oidcTokens: [t], deny: [DeleteImage], sessionDuration: 5s}
+   oidcProviderARN: "acs:ram::2:oidc-provider/p", oidcTokens: [t], deny: [DeleteImage], sessionDuration: 5s,
+   blind: true, honestDryRun: true}
 images:
 - {imageID: m-bp1free, regionID: cn-hangzhou, name: web-1, family: web, sizeGiB: 20,
    creationTime: "2024-01-02T03:04:05Z", status: Deprecated, usedBy: [i-bp1a], sharedWith: ["1098"],
@@ -36,7 +39,8 @@ func TestAScenarioIsReadWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.Latency != ecssim.Duration(100*time.Millisecond) || s.DeletionDelay != ecssim.Duration(3*time.Second) ||
-		s.UnknownImage != ecssim.UnknownIgnored || !s.Accounts[0].AccessKeys[0].Inactive {
+		s.UnknownImage != ecssim.UnknownIgnored || !s.Accounts[0].AccessKeys[0].Inactive ||
+		!s.Accounts[0].AccessKeys[0].Blind || !s.Accounts[0].AccessKeys[0].HonestDryRun {
 		t.Errorf("settings: %+v", s)
 	}
 	if want := (ecssim.Quota{Limit: 200, Window: ecssim.Duration(time.Minute)}); s.Quotas["DeleteImage"] != want {
@@ -44,7 +48,7 @@ func TestAScenarioIsReadWhole(t *testing.T) {
 	}
 	if role := s.Roles[0]; role.ARN != "acs:ram::2:role/web" || role.Trusts[0] != account || role.ExternalID != "e" ||
 		role.OIDCProviderARN != "acs:ram::2:oidc-provider/p" || role.OIDCTokens[0] != "t" ||
-		role.Deny[0] != "DeleteImage" || role.SessionDuration != ecssim.Duration(5*time.Second) {
+		role.Deny[0] != "DeleteImage" || !role.Blind || !role.HonestDryRun || role.SessionDuration != ecssim.Duration(5*time.Second) {
 		t.Errorf("role: %+v", role)
 	}
 	free := s.Images[0]
@@ -109,6 +113,9 @@ func TestAnErrorInAScenarioNamesItsField(t *testing.T) {
 			"accessKeys.id"},
 		"denied what is no action": {"accountID: '1'\naccessKeys: [{id: a, secret: b, deny: [DropImage]}]",
 			"accessKeys.deny"},
+		"an honest key that is not blind": {"accountID: '1'\naccessKeys: [{id: a, secret: b, honestDryRun: true}]",
+			"accessKeys.honestDryRun"},
+		"an honest role that is not blind": {role + "honestDryRun: true}]", "roles[0].honestDryRun"},
 		"denied what needs no permission":  {role + "deny: [GetCallerIdentity]}]", "roles[0].deny"},
 		"no ARN of a role":                 {base + "roles: [{arn: web}]", "roles[0].arn"},
 		"a role of an unknown account":     {base + "roles: [{arn: 'acs:ram::7:role/web'}]", "roles[0].arn"},

@@ -4,14 +4,15 @@
 // DescribeImageSharePermission; of STS it knows GetCallerIdentity, AssumeRole and AssumeRoleWithOIDC, at the same
 // address. It has their documented errors, and the gateway around them: V1 and V3 signatures with their clock window
 // and nonces, GET and POST, JSON and XML, request IDs, and quotas for each account, region and action. Temporary keys
-// expire, and a key or a role can be denied an action. Images pass through the states that a deletion meets, by a
+// expire. A key or a role can be denied an action, or be blind: listings then answer it with an empty list, as ECS did
+// for keys without the permission, and DeleteImage deletes. DescribeImages knows DryRun. Images pass through the states that a deletion meets, by a
 // clock that a test can hold, and faults put in on purpose break calls in the ways that networks and gateways do. The
 // endpoints under /_sim/ show and change all that while it runs.
 //
 // It does not know snapshots, image families, tasks or RAM policies: what uses or shares an image is a list on the
 // image, a key may do everything in its account that is not denied by name, every key of the scenario is one of a RAM
 // user that is named like it, and an account sees only its own images. Like the real gateway for most actions it
-// ignores parameters that it does not know, DryRun among them. Where the vendor documents no behaviour, the comment
+// ignores parameters that it does not know, such as the DryRun of DeleteImage. Where the vendor documents no behaviour, the comment
 // beside the code says what was chosen.
 package ecssim
 

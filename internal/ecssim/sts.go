@@ -20,8 +20,10 @@ type Role struct {
 	ExternalID      string   `json:"externalID,omitempty"`
 	OIDCProviderARN string   `json:"oidcProviderARN,omitempty"`
 	OIDCTokens      []string `json:"oidcTokens,omitempty"`
-	// Deny are actions for which keys of the role have no permission.
-	Deny []string `json:"deny,omitempty"`
+	// Deny, Blind and HonestDryRun are those of an AccessKey, for all keys of the role.
+	Deny         []string `json:"deny,omitempty"`
+	Blind        bool     `json:"blind,omitempty"`
+	HonestDryRun bool     `json:"honestDryRun,omitempty"`
 	// SessionDuration is how long a temporary key lasts, whatever its call asks for, and may be shorter than STS
 	// has it.
 	SessionDuration Duration `json:"sessionDuration,omitempty"`
@@ -38,6 +40,7 @@ func (r Role) validate(accounts []Account) error {
 		require(owned, "arn", "acs:ram::ACCOUNT:role/NAME with an account of the scenario", r.ARN),
 		require(r.OIDCProviderARN != "" || len(r.OIDCTokens) == 0, "oidcProviderARN", "one for the tokens", ""),
 		requireDeniable("deny", r.Deny),
+		requireBlind("honestDryRun", r.Blind, r.HonestDryRun),
 	)
 	for _, id := range r.Trusts {
 		err = cmp.Or(err, require(accountID.MatchString(id), "trusts", "up to 18 digits", id))
@@ -70,7 +73,7 @@ func (i identity) expired(now time.Time) bool { return i.role != "" && !now.Befo
 func (s *Server) identify(keyID string) (identity, bool) {
 	if assumed, found := s.sessions[keyID]; found {
 		role, _ := s.settings.role(assumed.role)
-		assumed.Deny = role.Deny
+		assumed.Deny, assumed.Blind, assumed.HonestDryRun = role.Deny, role.Blind, role.HonestDryRun
 		return assumed, true
 	}
 	for _, account := range s.settings.accounts() {
@@ -89,7 +92,8 @@ func entityID(arn string) string { return fmt.Sprintf("3%017d", crc32.ChecksumIE
 
 // authorize refuses what the caller is denied; STS has a code of its own for it.
 func (s *Server) authorize(q *request) *failure {
-	if !slices.Contains(q.caller.Deny, q.Action) {
+	honest := q.dryRun() && q.caller.Blind && q.caller.HonestDryRun
+	if !honest && !slices.Contains(q.caller.Deny, q.Action) {
 		return nil
 	}
 	return fail(pick(q.version == stsVersion, "NoPermission", "Forbidden.RAM"))

@@ -11,7 +11,7 @@ import (
 // page begins.
 func (s *Server) describeInstances(q *request) *failure {
 	all := map[string]object{}
-	for _, image := range s.images {
+	for _, image := range s.visible(q) {
 		if !image.shown() || image.AccountID != q.AccountID || image.RegionID != q.RegionID ||
 			q.ImageID != "" && q.ImageID != image.ImageID {
 			continue
@@ -40,12 +40,16 @@ func (s *Server) describeInstances(q *request) *failure {
 }
 
 func (s *Server) describeSharing(q *request) *failure {
-	image := s.own(q)
-	if image == nil {
-		return fail("InvalidImageId.NotFound")
+	var sharedWith []string
+	if !q.caller.Blind {
+		image := s.own(q)
+		if image == nil {
+			return fail("InvalidImageId.NotFound")
+		}
+		sharedWith = image.SharedWith
 	}
 	accounts := []object{}
-	for _, id := range page(q, image.SharedWith) {
+	for _, id := range page(q, sharedWith) {
 		accounts = append(accounts, object{"AliyunId": json.Number(id)})
 	}
 	q.answer["ImageId"], q.answer["RegionId"] = q.ImageID, q.RegionID
