@@ -137,6 +137,21 @@ var _ = Describe("An edit that is not allowed", func() {
 		Entry("a Secret without a name", specSecret(nil), "must be the name of a Secret"),
 	)
 
+	DescribeTable("is forbidden when it empties the reference to the Secret, since that would change the identity",
+		func(ctx SpecContext, change edit) {
+			for _, name := range []string{"replacing", "applying"} {
+				before, after := existing(ctx)
+				change(after)
+				err := waysToEdit[name](ctx, as(editor), before, after)
+				Expect(err).To(And(beForbiddenBy("update"), MatchError(ContainSubstring("remove spec.credentialsSecretRef"))), name)
+				Expect(stored(ctx, before)).To(ConsistOf(*before), name)
+			}
+		},
+		Entry("no name", specSecret(nil)),
+		Entry("a name of null", specField("credentialsSecretRef", map[string]any{"name": nil})),
+		Entry("null", specField("credentialsSecretRef", nil)),
+	)
+
 	It("is forbidden by whatever policy also for an object on which all brakes are", func(ctx SpecContext) {
 		for _, change := range []edit{withoutSpec, withNullSpec, withEmptySpec, specField("imageID", nil), specField("force", nil)} {
 			object := doomed(ctx, retained, forced)
@@ -167,7 +182,6 @@ var _ = Describe("An edit that is allowed", func() {
 		Entry("Retain", edit(retained)),
 		Entry("another Secret", specSecret("another")),
 		Entry("no Secret", specWithout("credentialsSecretRef")),
-		Entry("a Secret of null", specField("credentialsSecretRef", nil)),
 		Entry("a policy of null", specField("deletionPolicy", nil)),
 	)
 
@@ -177,6 +191,17 @@ var _ = Describe("An edit that is allowed", func() {
 			Expect(send(ctx, as(editor), &stored(ctx, object)[0], again(object, pinned))).To(Succeed(), name)
 			other := again(object, specField("accountID", "1098"))
 			Expect(send(ctx, as(editor), &stored(ctx, object)[0], other)).To(beForbiddenBy("update"), name)
+		}
+	})
+
+	It("may say null of what it does not set", func(ctx SpecContext) {
+		for _, name := range []string{"replacing", "applying"} {
+			object := live(ctx)
+			for range 2 {
+				after := again(object, specField("credentialsSecretRef", nil))
+				specField("accountID", nil)(after)
+				Expect(waysToEdit[name](ctx, as(editor), &stored(ctx, object)[0], after)).To(Succeed(), name)
+			}
 		}
 	})
 
