@@ -10,7 +10,7 @@ import (
 // change the image.
 func (r *Reconciler) observe(ctx context.Context, image *v1alpha1.CustomImage) (facts, verdict, error) {
 	if err := r.status.addFinalizer(ctx, image); err != nil {
-		return facts{image: image}, nil, err
+		return facts{image: image, operator: r.config.Operator}, nil, err
 	}
 	f, err := r.gatherer.cached(ctx, image)
 	if err != nil {
