@@ -45,7 +45,7 @@ var _ = Describe("A new CustomImage", func() {
 		Entry("with a name of its own", named("named"), v1alpha1.Finalizer),
 		Entry("with a generated name", named(""), v1alpha1.Finalizer),
 		Entry("with the finalizer in its manifest", finalizers(v1alpha1.Finalizer), v1alpha1.Finalizer),
-		Entry("with a finalizer of somebody else", finalizers("example.com/backup"), "example.com/backup", v1alpha1.Finalizer),
+		Entry("with a finalizer of another controller", finalizers("example.com/backup"), "example.com/backup", v1alpha1.Finalizer),
 		Entry("with both", finalizers(v1alpha1.Finalizer, "example.com/backup"), v1alpha1.Finalizer, "example.com/backup"),
 		Entry("with one that differs in case", finalizers("ecs.imagegc.io/Delete-Image"), "ecs.imagegc.io/Delete-Image", v1alpha1.Finalizer),
 		Entry("with an empty list", finalizers(), v1alpha1.Finalizer),

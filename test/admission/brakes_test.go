@@ -78,7 +78,7 @@ var _ = Describe("A brake on an object that is being deleted", func() {
 		Expect(stored(ctx, object)).To(BeEmpty())
 	})
 
-	It("tells a newcomer whom it refuses the command that helps", func(ctx SpecContext) {
+	It("tells a newcomer the command that helps", func(ctx SpecContext) {
 		object, newcomer := doomed(ctx, retained), newcomer(ctx)
 		loosen := brakes["the policy Retain"].release
 		refusal := loosen(ctx, as(newcomer), object.DeepCopy())

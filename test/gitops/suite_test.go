@@ -46,9 +46,9 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 type tool func(context.Context, *unstructured.Unstructured) error
 
 var tools = map[string]tool{
-	"Flux with force":                     flux,
-	"kubectl apply --force":               kubectl("--force", "--timeout=1s"),
-	"kubectl apply --server-side --force": kubectl("--server-side", "--force-conflicts"),
+	"Flux with force":                               flux,
+	"kubectl apply --force":                         kubectl("--force", "--timeout=1s"),
+	"kubectl apply --server-side --force-conflicts": kubectl("--server-side", "--force-conflicts"),
 }
 
 // flux does what kustomize-controller does with a Kustomization that says force.
