@@ -58,8 +58,8 @@ func (t truth) keeps() bool { return t.released || t.retains || t.cascade() }
 // inForce says that ECS accepted a deletion, and has not refused it since.
 func (t truth) inForce() bool { return t.accepted && !t.refused }
 
-// ended says that an acceptance came to nothing, and ECS may be asked again.
-func (t truth) ended() bool { return t.overdue && !t.called && !t.looked && !t.keeps() }
+// ended says that an acceptance came to nothing: ECS still shows the image, and may be asked again.
+func (t truth) ended() bool { return t.overdue && !t.called && t.shown && !t.keeps() }
 
 // mayDelete lists all that has to hold for DeleteImage.
 func (t truth) mayDelete() bool {

@@ -157,7 +157,13 @@ func (s *schedule) fromStatus(image *v1alpha1.CustomImage) time.Time {
 			start = d.behind
 		})
 	}
-	return backoff.next(start, now, image.UID)
+	next := backoff.next(start, now, image.UID)
+	if accepted := image.Status.DeletionAcceptedTime; accepted != nil {
+		if end := accepted.Add(patience); end.After(now) && end.Before(next) {
+			return end
+		}
+	}
+	return next
 }
 
 // series returns the series of attempts that the status is part of.
