@@ -3,6 +3,7 @@ package customimage
 import (
 	"cmp"
 	"context"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"time"
@@ -47,8 +48,16 @@ type world struct {
 	// What the clients of the reconciler do other than their API server: those of the cache and of all writes, of live
 	// reads, and of Secrets.
 	cache, live, secrets *interceptor.Funcs
+	// ecs is what the cloud does other than the simulator.
+	ecs *cloudFuncs
 	// born shifts creation times, by the uid of the object: the API server counts them in seconds.
 	born map[types.UID]time.Duration
+}
+
+// cloudFuncs answers calls in place of the simulator.
+type cloudFuncs struct {
+	// answer answers a call of an action itself, or returns false.
+	answer func(rw http.ResponseWriter, action string, r *http.Request) bool
 }
 
 // newWorld makes a world. Images without an ID get the world's own.
@@ -56,7 +65,8 @@ func newWorld(ctx context.Context, images ...ecssim.Image) *world {
 	GinkgoHelper()
 	w := &world{
 		ctx: ctx, id: "m-" + rand.String(12), clock: clocktesting.NewFakeClock(time.Now().Truncate(time.Second)),
-		cache: &interceptor.Funcs{}, live: &interceptor.Funcs{}, secrets: &interceptor.Funcs{}, born: map[types.UID]time.Duration{},
+		cache: &interceptor.Funcs{}, live: &interceptor.Funcs{}, secrets: &interceptor.Funcs{}, ecs: &cloudFuncs{},
+		born:      map[types.UID]time.Duration{},
 		announced: make(chan string, 2000),
 	}
 	for i := range images {
@@ -64,7 +74,7 @@ func newWorld(ctx context.Context, images ...ecssim.Image) *world {
 	}
 	w.sim = newSimulator(w.clock, images...)
 	w.namespace = newNamespace(ctx)
-	api := openapi.New(clientConfig(w.sim, w.clock))
+	api := openapi.New(clientConfig(http.HandlerFunc(w.serveECS), w.clock))
 	w.config = Config{
 		Client:   w.client(w.cache),
 		Live:     w.client(w.live),
@@ -79,6 +89,12 @@ func newWorld(ctx context.Context, images ...ecssim.Image) *world {
 	w.config.Credentials = newSource(w.client(w.secrets), api, w.clock)
 	w.restart()
 	return w
+}
+
+func (w *world) serveECS(rw http.ResponseWriter, r *http.Request) {
+	if answer := w.ecs.answer; answer == nil || !answer(rw, r.Header.Get("X-Acs-Action"), r) {
+		w.sim.ServeHTTP(rw, r)
+	}
 }
 
 // beside is another namespace with the same cloud and the same reconciler, for another object for the same image.
@@ -185,8 +201,8 @@ func newSimulator(c clock.PassiveClock, images ...ecssim.Image) *ecssim.Server {
 	return sim
 }
 
-func clientConfig(sim *ecssim.Server, c clock.PassiveClock) openapi.Config {
-	server := httptest.NewServer(sim)
+func clientConfig(handler http.Handler, c clock.PassiveClock) openapi.Config {
+	server := httptest.NewServer(handler)
 	DeferCleanup(server.Close)
 	return openapi.Config{
 		Endpoints:   openapi.Endpoints{Override: server.URL},
@@ -247,6 +263,25 @@ func (w *world) attempt(id string) ctrl.Result {
 
 func (w *world) reconcile(id string) (ctrl.Result, error) {
 	return w.reconciler.Reconcile(w.ctx, ctrl.Request{NamespacedName: w.key(id)})
+}
+
+// turn makes an attempt as the work queue does, and returns how long it waits for the next one; 0 for none.
+func (w *world) turn(id string) time.Duration {
+	request := ctrl.Request{NamespacedName: w.key(id)}
+	result, err := w.reconciler.Reconcile(w.ctx, request)
+	if err != nil {
+		return w.reconciler.failures.When(request)
+	}
+	w.reconciler.failures.Forget(request)
+	return result.RequeueAfter
+}
+
+// pass lets time pass, with an attempt whenever the work queue makes one.
+func (w *world) pass(id string, d time.Duration) {
+	for end := w.clock.Now().Add(d); w.clock.Now().Before(end); {
+		left := end.Sub(w.clock.Now())
+		w.clock.Step(min(cmp.Or(w.turn(id), left), left))
+	}
 }
 
 // attemptFrom reconciles once with a cache that shows the given object.
@@ -311,6 +346,24 @@ func (w *world) change(id string, f func(*v1alpha1.CustomImage)) {
 	before := image.DeepCopy()
 	f(image)
 	Expect(admin.Patch(w.ctx, image, client.MergeFrom(before))).To(Succeed())
+}
+
+// putImage adds the image of the world to the cloud, or replaces it.
+func (w *world) putImage(image ecssim.Image) {
+	GinkgoHelper()
+	image.ImageID, image.RegionID = w.id, region
+	Expect(w.sim.PutImage(image)).To(Succeed())
+}
+
+// once has something happen during the next call of an action.
+func (w *world) once(action string, do func()) {
+	w.ecs.answer = func(_ http.ResponseWriter, called string, _ *http.Request) bool {
+		if called == action {
+			w.ecs.answer = nil
+			do()
+		}
+		return false
+	}
 }
 
 // exists reports whether the image is there in the simulated cloud.
