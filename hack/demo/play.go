@@ -64,11 +64,17 @@ func (d *demo) heading(number, title string) {
 
 func (d *demo) opening() {
 	d.say("It runs. All that follows is what the real kubectl prints; long lines are broken.\n" +
-		"The operator is a process of its own and has the role that it is shipped with, no more:\n")
+		"The operator is a process of its own and has only the role that it is shipped with:\n")
 	d.showRefused("no", "auth", "can-i", "delete", "customimages",
 		"--as=system:serviceaccount:"+namespace+":"+serviceAccount)
 	d.say("\nOne image is watched and never deleted, to see at the end that it is still there:\n")
 	d.live(&watched)
+	for i := range scenes {
+		if scenes[i].early {
+			d.say("And one object is created now for an image that does not exist; the last scene is about it:\n")
+			d.live(&scenes[i])
+		}
+	}
 }
 
 // play takes one object from its creation to its end.
@@ -83,7 +89,9 @@ func (d *demo) play(s *scene) {
 		s.image = image
 		d.putImage(s.image)
 	}
-	d.live(s)
+	if !s.early {
+		d.live(s)
+	}
 	asked := time.Now()
 	d.show("deleted", "delete", "cimg", s.name, "--wait=false")
 	if s.wayOut != nil {
@@ -116,7 +124,7 @@ func (d *demo) live(s *scene) {
 	d.eventually(what, conditions, func() any { return inForce(d.object(s)) })
 	d.show(reason, "get", "cimg", s.name)
 	if s.owner != nil {
-		d.show("belongs to CustomImage "+namespace+"/"+s.owner.name, "get", "cimg", s.name, "-o", readyMessage)
+		d.show("CustomImage "+namespace+"/"+s.owner.name+" owns the image", "get", "cimg", s.name, "-o", readyMessage)
 	}
 	d.expect("the finalizer is in place", true, slices.Contains(d.object(s).Finalizers, v1alpha1.Finalizer))
 	d.expect("DeleteImage was not called", 0, len(d.deletions(s)))
@@ -202,7 +210,7 @@ func (d *demo) expectCalls(s *scene, asked time.Time) {
 
 // finale sees that nothing else happened, and that the operator stops when it is told to.
 func (d *demo) finale() {
-	d.heading("the end", "What nobody asked to delete")
+	d.heading("the end", "What was not to be deleted")
 	d.show(watched.name, "get", "cimg")
 	d.expect("the object that was never deleted is Ready", "True Available", readiness(d.object(&watched)))
 	d.expect("DeleteImage was never called for its image", 0, len(d.deletions(&watched)))
@@ -215,7 +223,7 @@ func (d *demo) finale() {
 	}
 	slices.Sort(left)
 	left = slices.Compact(left)
-	d.expect("ECS has the images that were to stay: "+strings.Join(left, ", "), left, d.imageIDs())
+	d.expect("ECS has the images that were to be kept: "+strings.Join(left, ", "), left, d.imageIDs())
 	announced := d.events(nil)
 	maps.DeleteFunc(announced, func(reason string, _ int) bool { return endings[reason] == 0 })
 	d.expect("each end was announced once", endings, announced)

@@ -22,6 +22,7 @@ type scene struct {
 	name  string       // of the object
 	image ecssim.Image // as ECS has it at first
 	none  bool         // ECS has no such image
+	early bool         // its object is created in the opening
 	owner *scene       // whose object owns the image
 	first func(*demo)  // what happens before
 	spec  string       // more lines of the manifest
@@ -42,7 +43,7 @@ func (s *scene) keeps() bool { return s.event == "Retained" || s.event == "Relea
 // answers lists what DeleteImage has to say to the calls, in this order.
 func (s *scene) answers() []string {
 	answers := []string{}
-	if s.code != "" {
+	if s.code != "" && !s.none {
 		answers = append(answers, s.code)
 	}
 	switch {
@@ -54,7 +55,7 @@ func (s *scene) answers() []string {
 	return answers
 }
 
-// scenarioOfDemo has an image that is watched from beginning to end, and one that nobody ever speaks of.
+// scenarioOfDemo has an image that is watched from beginning to end, and one that has no object.
 var scenarioOfDemo = ecssim.Scenario{
 	AccountID:  account,
 	AccessKeys: []ecssim.AccessKey{{ID: keyID, Secret: keySecret}},
@@ -65,39 +66,39 @@ var watched = scene{name: "golden-base", image: ecssim.Image{ImageID: "m-bp1gold
 
 var scenes = []scene{
 	{
-		title: "Nothing in the way",
+		title: "Nothing blocks the deletion",
 		story: "The object stands for the image. Deleting the object deletes the image.",
 		name:  "web-2024-01", image: ecssim.Image{ImageID: "m-bp1web01"},
 		event: "Deleted",
 	},
 	{
 		title: "ImageUsingByInstance",
-		story: "Two instances were made from this image. ECS does not delete it under them.",
+		story: "Two instances use this image, so ECS does not delete it.",
 		name:  "web-2023-12", image: ecssim.Image{ImageID: "m-bp1web12", UsedBy: []string{"i-bp1a", "i-bp1b"}},
 		code: "ImageUsingByInstance", condition: "InUse", event: "Deleted",
 		wayOut: inECS("both instances are released.", func(i *ecssim.Image) { i.UsedBy = nil }),
 	},
 	{
 		title: "ImageUsingByInstance, and force",
-		story: "Somebody decides that this instance may go on without its image, after the deletion was asked for.",
+		story: "The instance can run without its image. This is decided after the deletion was requested.",
 		name:  "web-2023-11", image: ecssim.Image{ImageID: "m-bp1web11", UsedBy: []string{"i-bp1c"}},
 		code: "ImageUsingByInstance", condition: "InUse", event: "Deleted", force: true,
 		wayOut: func(d *demo, s *scene) {
-			d.say("The instance stays. The object is changed instead, and that is acted upon at once.\n")
+			d.say("The instance is kept. The object is changed instead, and the operator acts at once.\n")
 			d.show("patched", "patch", "cimg", s.name, "--type=merge", "-p", `{"spec":{"force":true}}`)
 		},
 	},
 	{
 		title: "ImageUseShared",
-		story: "Another account has been given this image. Force does not help against that.",
+		story: "The image is shared with another account. Force does not help.",
 		name:  "partner-gateway", image: ecssim.Image{ImageID: "m-bp1share", SharedWith: []string{"1098765432109876"}},
 		code: "ImageUseShared", condition: "Shared", event: "Deleted",
-		wayOut: inECS("the image is shared no longer (ModifyImageSharePermission, RemoveAccount).",
+		wayOut: inECS("the image is unshared (ModifyImageSharePermission, RemoveAccount).",
 			func(i *ecssim.Image) { i.SharedWith = nil }),
 	},
 	{
 		title: "ImageIsPublic",
-		story: "Everybody may use this image.",
+		story: "The image is public.",
 		name:  "quickstart", image: ecssim.Image{ImageID: "m-bp1public", Public: true},
 		code: "ImageIsPublic", condition: "Public", event: "Deleted",
 		wayOut: inECS("the image is made private (ModifyImageSharePermission, IsPublic=false).",
@@ -105,7 +106,7 @@ var scenes = []scene{
 	},
 	{
 		title: "OperationDenied.ImageCopying",
-		story: "The image is being copied to another region. That ends by itself, and so does the wait.",
+		story: "The image is being copied to another region. The operator waits for the end of the copy.",
 		name:  "node-2024-02", image: ecssim.Image{ImageID: "m-bp1copy", Copying: ecssim.Forever},
 		code: "OperationDenied.ImageCopying", condition: "Copying", passes: true, event: "Deleted",
 		wayOut: inECS("the copy ends in a second.", func(i *ecssim.Image) { i.Copying = aSecond }),
@@ -132,21 +133,14 @@ var scenes = []scene{
 		wayOut: inECS("the image is complete in a second.", func(i *ecssim.Image) { i.Creating = aSecond }),
 	},
 	{
-		title: "InvalidImageId.NotFound",
-		story: "There is no such image: perhaps somebody deleted it by hand, perhaps the ID is mistyped.\n" +
-			"The live object says so at once, and its end is not announced as a deletion.",
-		name: "typo", image: ecssim.Image{ImageID: "m-bp1typo"}, none: true,
-		code: "InvalidImageId.NotFound", condition: "NotFound", event: "NotFound",
-	},
-	{
 		title: "deletionPolicy: Retain",
-		story: "This object only watches its image. Deleting it leaves the image.",
+		story: "This object only observes its image. Deleting it keeps the image.",
 		name:  "golden-2023", image: ecssim.Image{ImageID: "m-bp1retain"}, spec: retain,
 		event: "Retained",
 	},
 	{
 		title: "A change of mind",
-		story: "The deletion was asked for and is held up. Now the image is to stay after all.",
+		story: "The deletion is blocked, and now the image is to be kept.",
 		name:  "web-2023-10", image: ecssim.Image{ImageID: "m-bp1web10", UsedBy: []string{"i-bp1d"}},
 		code: "ImageUsingByInstance", condition: "InUse", event: "Released",
 		wayOut: func(d *demo, s *scene) {
@@ -156,21 +150,28 @@ var scenes = []scene{
 	},
 	{
 		title: "Two brakes",
-		story: "An object can be protected: then nobody deletes it, and least of all by a slip. The API server sees to that.",
+		story: "An object can be protected. The API server then refuses to delete it.",
 		first: (*demo).protectWatched,
 		name:  "golden-copy", image: watched.image, owner: &watched,
 		event: "Retained",
+	},
+	{
+		title: "InvalidImageId.NotFound",
+		story: "ECS has not shown this image since the beginning: it was deleted elsewhere, or the ID is mistyped, or the key\n" +
+			"may not see it. So nothing is deleted; once two checks 30 s apart agree, the object is removed with a warning.",
+		name: "typo", image: ecssim.Image{ImageID: "m-bp1typo"}, none: true, early: true,
+		code: "InvalidImageId.NotFound", condition: "NotFound", event: "NotFound",
 	},
 }
 
 // protectWatched shows the first brake, and leads to the second.
 func (d *demo) protectWatched() {
 	d.show("annotated", "annotate", "cimg", watched.name, v1alpha1.AnnotationProtected+"=true")
-	d.showRefused("first take the annotation off", "delete", "cimg", watched.name)
+	d.showRefused("remove the annotation", "delete", "cimg", watched.name)
 	object := d.object(&watched)
-	d.expect("nobody deletes the object", true, object.DeletionTimestamp.IsZero())
+	d.expect("the object is not deleted", true, object.DeletionTimestamp.IsZero())
 	d.checked()
-	d.say("And an image belongs to the oldest object that has seen it. Deleting another one leaves the image.\n")
+	d.say("And an image belongs to the oldest object that has seen it. Deleting another one does not delete the image.\n")
 }
 
 const aSecond = ecssim.Duration(time.Second)
@@ -178,7 +179,7 @@ const aSecond = ecssim.Duration(time.Second)
 // inECS is a way out that leaves the object alone: something about the image changes.
 func inECS(words string, change func(*ecssim.Image)) func(*demo, *scene) {
 	return func(d *demo, s *scene) {
-		d.say("In ECS, " + words + " The object is not touched: the operator asks again by itself.\n")
+		d.say("In ECS, " + words + " The object is not changed: the operator retries.\n")
 		image := s.image
 		change(&image)
 		d.putImage(image)
