@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
@@ -33,7 +34,7 @@ type rule func(facts) verdict
 // liveRules are the protocol for a live object. None of them can change the image.
 var liveRules = []rule{
 	specInvalid,
-	notDueUnlessOwnerChanged,
+	notDueUnlessChanged,
 	failed,
 	keyUnknown,
 	otherAccount,
@@ -335,11 +336,12 @@ func notDue(f facts) verdict {
 	return nil
 }
 
-// notDueUnlessOwnerChanged: an attempt is never too early if the owner of the image changed since the last look.
-func notDueUnlessOwnerChanged(f facts) verdict {
+// notDueUnlessChanged: an attempt is never too early if the owner of the image, or what deleting the object does, is
+// another one than the status says.
+func notDueUnlessChanged(f facts) verdict {
 	status, owner := f.image.Status, owner(f)
 	seen := status.Image != nil && status.MissingSince == nil
-	if seen && !isObstructed(f.image) && referenceTo(owner).UID != status.OwnedBy.UID {
+	if seen && !isObstructed(f.image) && (referenceTo(owner).UID != status.OwnedBy.UID || saysOtherEffect(f.image)) {
 		return nil
 	}
 	return notDue(f)
@@ -477,18 +479,36 @@ func referenceTo(owner *v1alpha1.CustomImage) v1alpha1.OwnerReference {
 }
 
 func available(f facts) verdict {
-	effect := "Deleting this object deletes the image."
-	switch {
-	case retains(f.image):
-		effect = "Deleting this object keeps the image."
-	case isProtected(f.image):
-		effect = "This object is protected and cannot be deleted."
-	}
 	return report{
 		reason: v1alpha1.ReasonAvailable,
 		others: cleared,
 		owner:  &v1alpha1.OwnerReference{},
 		message: fmt.Sprintf("ECS shows the image in %s with status %s. %s", f.image.Spec.RegionID,
-			clip(f.shown.image.Status, 64), effect),
+			clip(f.shown.image.Status, 64), effectOf(f.image)),
 	}
+}
+
+// What deleting an available object does, as the end of its message.
+const (
+	effectDeletes   = "Deleting this object deletes the image."
+	effectKeeps     = "Deleting this object keeps the image."
+	effectProtected = "This object is protected and cannot be deleted."
+)
+
+func effectOf(image *v1alpha1.CustomImage) string {
+	switch {
+	case retains(image):
+		return effectKeeps
+	case isProtected(image):
+		return effectProtected
+	}
+	return effectDeletes
+}
+
+// saysOtherEffect reports whether the message says what deleting the object does not do: an annotation changed since.
+func saysOtherEffect(image *v1alpha1.CustomImage) bool {
+	ready := meta.FindStatusCondition(image.Status.Conditions, v1alpha1.ConditionReady)
+	return ready != nil && slices.ContainsFunc([]string{effectDeletes, effectKeeps, effectProtected}, func(effect string) bool {
+		return effect != effectOf(image) && strings.HasSuffix(ready.Message, effect)
+	})
 }

@@ -48,6 +48,20 @@ var _ = Describe("A live CustomImage", func() {
 			"Deleting this object deletes the image."),
 	)
 
+	It("says at once that it is protected, and that it is not any more", func(ctx SpecContext) {
+		w := newWorld(ctx, ecssim.Image{})
+		w.create(w.id)
+		w.change(w.id, annotated(v1alpha1.AnnotationProtected, "until May"))
+		w.attempt(w.id)
+		Expect(condition(w.get(w.id), "Ready").Message).To(HaveSuffix(" This object is protected and cannot be deleted."))
+		calls := len(w.sim.Calls())
+		w.attempt(w.id)
+		Expect(w.sim.Calls()).To(HaveLen(calls))
+		w.change(w.id, func(image *v1alpha1.CustomImage) { image.Annotations = nil })
+		w.attempt(w.id)
+		Expect(condition(w.get(w.id), "Ready").Message).To(HaveSuffix(" Deleting this object deletes the image."))
+	})
+
 	It("never has its image deleted", func(ctx SpecContext) {
 		w := newWorld(ctx, ecssim.Image{})
 		w.create(w.id)
