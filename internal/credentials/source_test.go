@@ -307,7 +307,7 @@ func TestAmbient_namesWhatARoleForServiceAccountsLacks(t *testing.T) {
 			}
 			return w.getenv(name)
 		}, w.source.Config.API, stsRegion, w.clock)
-		g.Expect(source).To(Equal("rrsa"), "the access key beside it belongs to somebody else")
+		g.Expect(source).To(Equal("rrsa"), "the access key beside it may belong to another account")
 		_, err := identity(t.Context())
 		g.Expect(failure.CodeOf(err)).To(Equal(v1alpha1.ReasonNoCredentials))
 		g.Expect(err).To(MatchError(ContainSubstring(lacking)))

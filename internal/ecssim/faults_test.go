@@ -47,7 +47,7 @@ func TestAFaultBreaksACall(t *testing.T) {
 	}{
 		"before, by default":                    {"", "", 0, 500, `"Code":"InternalError"`, "InternalError"},
 		"before, with a code":                   {"before", "OperationConflict", 0, 409, `"OperationConflict"`, "OperationConflict"},
-		"before, with a code that nobody knows": {"before", "New.Kind", 0, 400, `"Code":"New.Kind"`, "New.Kind"},
+		"before, with a code that is not known": {"before", "New.Kind", 0, 400, `"Code":"New.Kind"`, "New.Kind"},
 		"before, with a status":                 {"before", "Forbidden.RAM", 400, 400, `"Forbidden.RAM"`, "Forbidden.RAM"},
 		"after":                                 {"after", "", 0, 0, "", ""},
 		"garbage":                               {"garbage", "", 0, 502, "<html>", "garbage"},
@@ -120,7 +120,7 @@ func TestAHungCallEndsWhenTheClientLeaves(t *testing.T) {
 func TestLatencyHoldsEveryAnswerBack(t *testing.T) {
 	const latency = 20 * time.Millisecond
 	s := startScenario(t, ecssim.Scenario{Latency: ecssim.Duration(latency)})
-	for _, id := range []string{"demo-id", "nobody"} {
+	for _, id := range []string{"demo-id", "unknown"} {
 		began := time.Now()
 		s.do(signV3(s.newV3("GET", "DescribeImages", "", ""), id, "demo-secret", ""))
 		if took := time.Since(began); took < latency {

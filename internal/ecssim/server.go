@@ -4,10 +4,10 @@
 // DescribeImageSharePermission; of STS it knows GetCallerIdentity, AssumeRole and AssumeRoleWithOIDC, at the same
 // address. It has their documented errors, and the gateway around them: V1 and V3 signatures with their clock window
 // and nonces, GET and POST, JSON and XML, request IDs, and quotas for each account, region and action. Temporary keys
-// expire. A key or a role can be denied an action, or be blind: listings then answer it with an empty list, as ECS did
-// for keys without the permission, and DeleteImage deletes. DescribeImages knows DryRun. Images pass through the states that a deletion meets, by a
-// clock that a test can hold, and faults put in on purpose break calls in the ways that networks and gateways do. The
-// endpoints under /_sim/ show and change all that while it runs.
+// expire. A key or a role can be denied an action, or be blind: listings then answer it with an empty list, as ECS
+// did for keys without the permission, and DeleteImage deletes. DescribeImages knows DryRun. Images pass through the
+// states that a deletion meets, by a clock that a test can hold, and faults put in on purpose break calls in the ways
+// that networks and gateways do. The endpoints under /_sim/ show and change all that while it runs.
 //
 // It does not know snapshots, image families, tasks or RAM policies: what uses or shares an image is a list on the
 // image, a key may do everything in its account that is not denied by name, every key of the scenario is one of a RAM
@@ -198,7 +198,7 @@ func (s *Server) serveState(w http.ResponseWriter, _ *http.Request) {
 	_ = encoder.Encode(map[string]any{"images": s.Images(), "calls": s.Calls()}) // the client may have gone
 }
 
-// wait ends early when the client goes away or the server is closed.
+// wait ends early when the client leaves or the server is closed.
 func (s *Server) wait(ctx context.Context, d Duration) {
 	select {
 	case <-time.After(time.Duration(d)):

@@ -57,7 +57,7 @@ func (s *Scenario) role(arn string) (Role, bool) {
 	return s.Roles[n], true
 }
 
-// identity is whom a key stands for.
+// identity is the user or the role behind a key.
 type identity struct {
 	AccessKey
 	accountID, arn string
