@@ -12,8 +12,8 @@
 // It does not know snapshots, image families, tasks or RAM policies: what uses or shares an image is a list on the
 // image, a key may do everything in its account that is not denied by name, every key of the scenario is one of a RAM
 // user that is named like it, and an account sees only its own images. Like the real gateway for most actions it
-// ignores parameters that it does not know, such as the DryRun of DeleteImage. Where the vendor documents no behaviour, the comment
-// beside the code says what was chosen.
+// ignores parameters that it does not know, such as the DryRun of DeleteImage. Where the vendor documents no
+// behaviour, the comment beside the code says what was chosen.
 package ecssim
 
 import (
