@@ -2,6 +2,7 @@ package customimage
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -42,15 +43,16 @@ var _ = Describe("A deletion that ECS accepted", func() {
 
 	It("is Stalled after ten minutes, also if ECS fails twice every two minutes in between", func(ctx SpecContext) {
 		w := newWorldAccepted(ctx, ecssim.Forever)
-		for range 5 {
+		for n := range 5 {
 			Expect(w.sim.AddFault(ecssim.Fault{Action: "DescribeImages", Code: "ServiceUnavailable", HTTPStatus: 503, Times: 2})).To(Succeed())
+			w.change(w.id, annotated(v1alpha1.AnnotationRetryAt, fmt.Sprint(n)))
 			w.pass(w.id, 2*time.Minute)
+			Expect(w.events()).To(ContainElement(HavePrefix("Warning Retrying ")))
 		}
 		Expect(w.get(w.id).Status.DeletionAcceptedTime.Time).To(BeTemporally("==", w.clock.Now().Add(-10*time.Minute)))
 		Expect(condition(w.get(w.id), "Stalled").Type).To(BeEmpty())
 		w.pass(w.id, 10*time.Second)
 		w.expectStalled(w.id, "Deleting", "more than 10 minutes")
-		Expect(w.events()).To(ContainElement(HavePrefix("Warning Retrying ")), "there were hiccups")
 	})
 
 	DescribeTable("is called for once while ECS shows the image for some time longer",
