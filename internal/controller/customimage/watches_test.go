@@ -35,3 +35,28 @@ func TestMoreThanStatusChanged_passesWhatMakesADifference(t *testing.T) {
 		})
 	}
 }
+
+func TestEnds_passesDeletionsOfWatchedNamespacesAndOfTheCRD(t *testing.T) {
+	now := metav1.Now()
+	for name, test := range map[string]struct {
+		watched []string
+		changed string
+		deleted *metav1.Time
+		passes  bool
+	}{
+		"a watched namespace":                   {[]string{"web", "db"}, "db", &now, true},
+		"a namespace that is not watched":       {[]string{"web", "db"}, "other", &now, false},
+		"any namespace if all are watched":      {nil, "other", &now, true},
+		"the CRD":                               {[]string{"web"}, crdName, &now, true},
+		"a namespace that is not being deleted": {[]string{"web"}, "web", nil, false},
+		"the CRD while it is not being deleted": {nil, crdName, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ends := New(Config{Namespaces: test.watched}).ends()
+			before, after := namespaceMetadata(), namespaceMetadata()
+			before.Name, after.Name, after.DeletionTimestamp = test.changed, test.changed, test.deleted
+			NewWithT(t).Expect(ends.Update(event.UpdateEvent{ObjectOld: before, ObjectNew: after})).To(Equal(test.passes))
+			NewWithT(t).Expect(ends.Create(event.CreateEvent{Object: after})).To(Equal(test.passes), "when the operator starts")
+		})
+	}
+}
