@@ -1,4 +1,4 @@
-// Command docs writes the tables of the documentation that come from code: of the errors, from package customimage, all of them
+// Command docs writes the tables of the documentation that come from code: of the errors, from package decision, all of them
 // or those alone that an image is the cause of (obstacles); of the flags, from what the manager prints for --help; and
 // of the reasons, from their pages in docs/reasons. A table stands between <!-- errors -->, <!-- obstacles -->,
 // <!-- flags --> or <!-- reasons --> and <!-- end -->. Run it in the root of the project.
@@ -16,7 +16,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/imagegc/ecs-image-gc/internal/controller/customimage"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 )
 
@@ -39,7 +39,7 @@ func run() error {
 		return err
 	}
 	tables := map[string]string{
-		"errors": errorTable(customimage.Meanings), "obstacles": errorTable(obstacles()), "flags": flags, "reasons": reasons,
+		"errors": errorTable(decision.Meanings), "obstacles": errorTable(obstacles()), "flags": flags, "reasons": reasons,
 	}
 	files, err := filepath.Glob("docs/*.md")
 	if err != nil {
@@ -81,13 +81,13 @@ func rewrite(file string, tables map[string]string) error {
 }
 
 // obstacles are the errors of which the state of an image is the cause.
-func obstacles() []customimage.Meaning {
-	return slices.DeleteFunc(slices.Clone(customimage.Meanings), func(m customimage.Meaning) bool {
+func obstacles() []decision.Meaning {
+	return slices.DeleteFunc(slices.Clone(decision.Meanings), func(m decision.Meaning) bool {
 		return !slices.Contains([]ecs.Class{ecs.Blocked, ecs.Waiting, ecs.Gone}, m.Class)
 	})
 }
 
-func errorTable(meanings []customimage.Meaning) string {
+func errorTable(meanings []decision.Meaning) string {
 	var b strings.Builder
 	b.WriteString("| ECS code | HTTP | condition | class | what to do |\n|---|---|---|---|---|\n")
 	for _, meaning := range meanings {
@@ -150,7 +150,7 @@ var firstSentence = regexp.MustCompile(`(?s)\n## What it means\n\n(.*?[.])\s`)
 
 // codesOf returns the codes that have this page, and their condition.
 func codesOf(page string) (codes, condition string) {
-	for _, meaning := range customimage.Meanings {
+	for _, meaning := range decision.Meanings {
 		if meaning.Condition != "" && meaning.Page() == page {
 			codes, condition = strings.TrimPrefix(codes+", "+code(meaning.Pattern), ", "), meaning.Condition
 		}

@@ -15,7 +15,7 @@ import (
 
 	. "github.com/onsi/gomega"
 
-	"github.com/imagegc/ecs-image-gc/internal/controller/customimage"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 )
 
@@ -35,7 +35,7 @@ func reasons(g *WithT) map[string]bool {
 		}
 		return true
 	})
-	for _, meaning := range customimage.Meanings {
+	for _, meaning := range decision.Meanings {
 		if meaning.Class != ecs.Throttled && meaning.Class != ecs.Transient {
 			found[meaning.Page()] = true
 		}

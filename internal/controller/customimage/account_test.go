@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/credentials"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 )
@@ -103,7 +104,7 @@ var _ = Describe("The account pin", func() {
 		Expect(admin.Status().Update(ctx, image)).To(Succeed())
 		w.delete(w.id)
 		w.events()
-		w.clock.Step(agreement)
+		w.clock.Step(decision.Agreement)
 		w.attempt(w.id)
 		Expect(w.gone(w.id)).To(BeTrue())
 		Expect(w.exists(w.id)).To(BeTrue())

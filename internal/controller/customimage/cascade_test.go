@@ -37,7 +37,7 @@ func (w *world) endNamespace() {
 // freezeNamespace has the cache show the world's namespace as it is now.
 func (w *world) freezeNamespace() {
 	GinkgoHelper()
-	frozen := namespaceMetadata()
+	frozen := namespaceNamed(w.namespace)
 	Expect(admin.Get(w.ctx, client.ObjectKey{Name: w.namespace}, frozen)).To(Succeed())
 	w.cache.Get = func(
 		ctx context.Context, c client.WithWatch, key client.ObjectKey, into client.Object, options ...client.GetOption,

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/credentials"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 )
@@ -20,86 +21,89 @@ type cloud struct {
 	keys *credentials.Source
 }
 
-// session is ECS as called with one access key, found once for an attempt: the account that is decided on is the
-// account that is called.
-type session struct {
-	cloud
-	ecs *ecs.Client
+// attempt is one attempt for one object. ECS is called with one access key, found once: the account that is decided on
+// is the account that is called.
+type attempt struct {
+	cloud cloud
+	ecs   *ecs.Client // nil until the key is found
+	facts decision.Facts
+	// fresh means that the facts of the cluster are new enough to act on, and that no slow step came after them.
+	fresh bool
 }
 
 // decide finds the key and looks at the image as far as the decision requires it, and returns the verdict.
-func (s *session) decide(ctx context.Context, f *facts) (verdict, error) {
+func (a *attempt) decide(ctx context.Context) (decision.Verdict, error) {
 	for {
-		var err error
-		v := decide(*f)
-		switch v.(type) {
-		case findKey:
-			err = s.findKey(ctx, f)
-		case look:
-			err = s.look(ctx, f)
+		step := a.look
+		switch v := decision.Decide(a.facts); v.(type) {
+		case decision.FindKey:
+			step = a.findKey
+		case decision.Look:
 		default:
 			return v, nil
 		}
-		if err != nil {
-			if f.failure = failureOf(err); f.failure == nil {
+		// These take time, in which the object may change. After the call, it is too late for that.
+		a.fresh = a.facts.Call != decision.NotCalled
+		if err := step(ctx); err != nil {
+			if a.facts.Failure = decision.FailureOf(err); a.facts.Failure == nil {
 				return nil, err
 			}
 		}
 	}
 }
 
-func (s *session) findKey(ctx context.Context, f *facts) error {
-	f.fresh = false // it can take minutes
-	key, err := s.keys.For(ctx, f.image.Namespace, f.image.Spec.CredentialsSecretRef.Name)
+func (a *attempt) findKey(ctx context.Context) error {
+	f := &a.facts
+	key, err := a.cloud.keys.For(ctx, f.Image.Namespace, f.Image.Spec.CredentialsSecretRef.Name)
 	if err != nil {
 		return err
 	}
-	s.ecs, f.account = s.cloud.ecs.As(key), key.AccountID
+	a.ecs, f.Account = a.cloud.ecs.As(key), key.AccountID
 	return nil
 }
 
 // look asks ECS for the image. Before an answer without it is believed, ECS is asked whether the key may look at all:
 // it has answered keys without the permission with an empty list. After ECS accepted a deletion, the acceptance is the
 // evidence.
-func (s *session) look(ctx context.Context, f *facts) error {
-	f.fresh = f.call != notCalled // after the call, it is too late for second thoughts
-	spec := f.image.Spec
-	found, err := s.ecs.FindImage(ctx, spec.RegionID, spec.ImageID)
+func (a *attempt) look(ctx context.Context) error {
+	f, spec := &a.facts, a.facts.Image.Spec
+	found, err := a.ecs.FindImage(ctx, spec.RegionID, spec.ImageID)
 	if err != nil {
 		return err
 	}
-	if found == nil && acceptedAt(*f).IsZero() {
-		if err := s.ecs.CheckDescribe(ctx, spec.RegionID, spec.ImageID); err != nil {
+	if found == nil && f.AcceptedAt().IsZero() {
+		if err := a.ecs.CheckDescribe(ctx, spec.RegionID, spec.ImageID); err != nil {
 			return err
 		}
 	}
 	if found != nil {
-		found.OwnerID = cmp.Or(found.OwnerID, f.account) // only its own images were asked for
+		found.OwnerID = cmp.Or(found.OwnerID, f.Account) // only its own images were asked for
 	}
-	f.shown = &showing{found}
+	f.Shown = &decision.Showing{Image: found}
 	return nil
 }
 
 // deleteImage calls DeleteImage. That it succeeds proves nothing about the image: a look has to show that it is gone.
-func (s *session) deleteImage(ctx context.Context, f *facts) error {
-	spec, force := f.image.Spec, ptr.Deref(f.image.Spec.Force, false)
-	requestID, err := s.ecs.DeleteImage(ctx, spec.RegionID, spec.ImageID, force)
-	f.shown = nil
+func (a *attempt) deleteImage(ctx context.Context) error {
+	f := &a.facts
+	spec, force := f.Image.Spec, ptr.Deref(f.Image.Spec.Force, false)
+	requestID, err := a.ecs.DeleteImage(ctx, spec.RegionID, spec.ImageID, force)
+	f.Shown = nil
 	if err == nil {
-		f.call = accepted
+		f.Call = decision.Accepted
 		log.FromContext(ctx).Info("Called DeleteImage", "imageID", spec.ImageID, "regionID", spec.RegionID,
-			"accountID", f.account, "force", force, "requestID", requestID)
+			"accountID", f.Account, "force", force, "requestID", requestID)
 		return nil
 	}
-	f.failure = failureOf(err)
+	f.Failure = decision.FailureOf(err)
 	switch {
-	case f.failure == nil:
+	case f.Failure == nil:
 		return err
-	case meaningOf(f.failure.Action, f.failure.Code).Class == ecs.Gone:
-		f.call, f.failure = accepted, nil
+	case decision.MeaningOf(f.Failure.Action, f.Failure.Code).Class == ecs.Gone:
+		f.Call, f.Failure = decision.Accepted, nil
 	default:
-		f.call = refused
-		s.nameBlockers(ctx, f)
+		f.Call = decision.Refused
+		a.nameBlockers(ctx)
 	}
 	return nil
 }
@@ -112,24 +116,25 @@ const (
 )
 
 // nameBlockers finds out what uses or shares the image, by one more call, if the access key may make it.
-func (s *session) nameBlockers(ctx context.Context, f *facts) {
-	ask, what, most := s.ecs.InstancesOf, "instances", mostInstances
-	switch meaningOf(f.failure.Action, f.failure.Code).Condition {
+func (a *attempt) nameBlockers(ctx context.Context) {
+	f := &a.facts
+	ask, what, most := a.ecs.InstancesOf, "instances", mostInstances
+	switch decision.MeaningOf(f.Failure.Action, f.Failure.Code).Condition {
 	case v1alpha1.ConditionInUse:
 	case v1alpha1.ConditionShared:
-		ask, what, most = s.ecs.AccountsOf, "accounts", mostAccounts
+		ask, what, most = a.ecs.AccountsOf, "accounts", mostAccounts
 	default:
 		return
 	}
-	ids, more, err := ask(ctx, f.image.Spec.RegionID, f.image.Spec.ImageID)
-	refusal := failureOf(err)
+	ids, more, err := ask(ctx, f.Image.Spec.RegionID, f.Image.Spec.ImageID)
+	refusal := decision.FailureOf(err)
 	switch {
 	case err == nil:
-		f.blockers = nameFew(what, ids, most, more)
-	case refusal != nil && meaningOf(refusal.Action, refusal.Code).Class == ecs.Denied:
-		f.blockers = fmt.Sprintf(" To list the %s, grant %s.", what, refusal.Action)
+		f.Blockers = nameFew(what, ids, most, more)
+	case refusal != nil && decision.MeaningOf(refusal.Action, refusal.Code).Class == ecs.Denied:
+		f.Blockers = fmt.Sprintf(" To list the %s, grant %s.", what, refusal.Action)
 	default:
-		f.unnamed = true // better what was known before than another message for each hiccup
+		f.Unnamed = true // better what was known before than another message for each hiccup
 	}
 }
 

@@ -1,10 +1,9 @@
 // Package customimage reconciles CustomImages: it observes the images of live ones, and deletes those of deleted ones.
 // It alone calls DeleteImage.
 //
-// It knows the objects, their finalizer, conditions and events, when to call ECS, and what each error means for an
-// image (obstacles.go). What may happen to an object is decided by a pure function (decide.go) from facts (facts.go,
-// cloud.go); two flows (observe.go, delete.go) gather the facts and carry out the verdict. It does not know how ECS is
-// called, nor where access keys come from.
+// It knows the objects, their finalizer, conditions and events, and when to call ECS. What may happen to an object is
+// decided in package decision, from facts about the cluster (gather.go) and ECS (cloud.go); two flows (observe.go,
+// delete.go) collect them in order. It does not know how ECS is called, nor where access keys come from.
 package customimage
 
 import (
@@ -23,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/credentials"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 )
@@ -105,73 +105,60 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if !image.DeletionTimestamp.IsZero() {
 		flow = r.delete
 	}
-	f, v, err := flow(ctx, image)
-	if failure := failureOf(err); failure != nil {
-		f.failure = failure
-		v, err = explain(f), nil
-	}
-	if err == nil {
-		// What became known is recorded also when the manager stops.
-		return r.conclude(context.WithoutCancel(ctx), f, v)
-	}
-	return again(err)
+	a := &attempt{cloud: r.cloud, facts: decision.Facts{Image: image, Operator: r.config.Operator}}
+	v, err := flow(ctx, a)
+	// What became known is recorded also when the manager stops.
+	return r.conclude(context.WithoutCancel(ctx), a.facts, v, err)
 }
 
-// again has the object attempted again: when the cache has the change of another client that an attempt met, else with
-// the backoff of the work queue.
-func again(err error) (ctrl.Result, error) {
-	if apierrors.IsConflict(err) {
-		return ctrl.Result{RequeueAfter: time.Second}, nil
-	}
-	return ctrl.Result{}, err
-}
-
-// conclude carries out the verdict that ends an attempt, and returns when the next one is due.
-func (r *Reconciler) conclude(ctx context.Context, f facts, v verdict) (ctrl.Result, error) {
-	end, ends := v.(letGo)
-	if ends {
-		err := r.status.release(ctx, f, end)
-		if err == nil {
-			r.schedule.forget(client.ObjectKeyFromObject(f.image))
+// conclude carries out the verdict that ends an attempt, or reports why there is none, and returns when the next attempt
+// is due.
+func (r *Reconciler) conclude(
+	ctx context.Context, f decision.Facts, v decision.Verdict, err error,
+) (result ctrl.Result, _ error) {
+	if end, ok := v.(decision.LetGo); ok {
+		if err = r.status.release(ctx, f, end); err == nil {
+			r.schedule.forget(client.ObjectKeyFromObject(f.Image))
 			return ctrl.Result{}, nil
 		}
-		if f.failure = failureOf(err); f.failure == nil {
-			r.keepAcceptance(ctx, f)
-			return again(err)
-		}
-		v = explain(f)
 	}
-	result, err := r.tell(ctx, f, v)
+	if failure := decision.FailureOf(err); failure != nil {
+		f.Failure = failure
+		v, err = decision.Explain(f), nil
+	}
+	if err == nil {
+		result, err = r.tell(ctx, f, v)
+	}
 	r.keepAcceptance(ctx, f)
-	if err != nil {
-		return again(err)
+	if apierrors.IsConflict(err) { // another client changed the object: again when the cache has that
+		return ctrl.Result{RequeueAfter: time.Second}, nil
 	}
-	return result, nil
+	return result, err
 }
 
 // keepAcceptance records that ECS accepted the deletion if no report did: while another client changes the object, or
 // for a hiccup that is not worth a word.
-func (r *Reconciler) keepAcceptance(ctx context.Context, f facts) {
-	if f.call != accepted || f.image.Status.DeletionAcceptedTime != nil {
+func (r *Reconciler) keepAcceptance(ctx context.Context, f decision.Facts) {
+	if f.Call != decision.Accepted || f.Image.Status.DeletionAcceptedTime != nil {
 		return
 	}
 	if err := r.status.recordAcceptance(ctx, f); err != nil {
-		log.FromContext(ctx).Error(err, "Could not record that ECS accepted the deletion", "imageID", f.image.Spec.ImageID)
+		log.FromContext(ctx).Error(err, "Could not record that ECS accepted the deletion", "imageID", f.Image.Spec.ImageID)
 	}
 }
 
 // tell writes a report where it is due.
-func (r *Reconciler) tell(ctx context.Context, f facts, v verdict) (ctrl.Result, error) {
+func (r *Reconciler) tell(ctx context.Context, f decision.Facts, v decision.Verdict) (ctrl.Result, error) {
 	switch v := v.(type) {
-	case waitFor:
+	case decision.WaitFor:
 		return ctrl.Result{RequeueAfter: time.Duration(v)}, nil
-	case report:
+	case decision.Report:
 		if err := r.status.write(ctx, f, v); err != nil {
 			return ctrl.Result{}, err
 		}
-		return ctrl.Result{RequeueAfter: r.schedule.report(f.image)}, nil
-	case retry:
-		if v.throttled {
+		return ctrl.Result{RequeueAfter: r.schedule.report(f.Image)}, nil
+	case decision.Retry:
+		if v.Throttled {
 			return r.tellThrottled(ctx, f, v)
 		}
 		return ctrl.Result{}, r.tellFailed(ctx, f, v)
@@ -180,10 +167,10 @@ func (r *Reconciler) tell(ctx context.Context, f facts, v verdict) (ctrl.Result,
 }
 
 // tellThrottled says nothing as long as the quota keeps an object waiting for less than a minute.
-func (r *Reconciler) tellThrottled(ctx context.Context, f facts, v retry) (ctrl.Result, error) {
-	next, waited := r.schedule.throttled(f.image, v.err.Wait)
+func (r *Reconciler) tellThrottled(ctx context.Context, f decision.Facts, v decision.Retry) (ctrl.Result, error) {
+	next, waited := r.schedule.throttled(f.Image, v.Err.Wait)
 	if waited >= time.Minute {
-		if err := r.status.write(ctx, f, v.report); err != nil {
+		if err := r.status.write(ctx, f, v.Report); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
@@ -192,12 +179,12 @@ func (r *Reconciler) tellThrottled(ctx context.Context, f facts, v retry) (ctrl.
 
 // tellFailed returns the error, which has the work queue space the attempts. One hiccup is not worth a word, the
 // second is.
-func (r *Reconciler) tellFailed(ctx context.Context, f facts, v retry) error {
-	if r.failures.NumRequeues(ctrl.Request{NamespacedName: client.ObjectKeyFromObject(f.image)}) > 0 {
-		if err := r.status.write(ctx, f, v.report); err != nil {
+func (r *Reconciler) tellFailed(ctx context.Context, f decision.Facts, v decision.Retry) error {
+	if r.failures.NumRequeues(ctrl.Request{NamespacedName: client.ObjectKeyFromObject(f.Image)}) > 0 {
+		if err := r.status.write(ctx, f, v.Report); err != nil {
 			return err
 		}
 	}
-	r.schedule.failed(f.image)
-	return fmt.Errorf("image %s in %s: %w", f.image.Spec.ImageID, f.image.Spec.RegionID, v.err)
+	r.schedule.failed(f.Image)
+	return fmt.Errorf("image %s in %s: %w", f.Image.Spec.ImageID, f.Image.Spec.RegionID, v.Err)
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 )
 
 // rounds bounds how often an attempt decides: it begins again when the object changes under it.
@@ -13,34 +13,35 @@ const rounds = 8
 // delete is the flow for a deleted object. It decides by the facts of the cache. If that comes to anything but to wait,
 // it decides again by fresh facts, and only then acts. After DeleteImage, what it did is found out and recorded also
 // if the manager stops.
-func (r *Reconciler) delete(ctx context.Context, image *v1alpha1.CustomImage) (facts, verdict, error) {
-	f, err := r.gatherer.cached(ctx, image)
-	cloud := session{cloud: r.cloud}
+func (r *Reconciler) delete(ctx context.Context, a *attempt) (decision.Verdict, error) {
+	var err error
+	a.facts, err = r.gatherer.cached(ctx, a.facts.Image)
 	for range rounds {
-		var v verdict
+		var v decision.Verdict
 		if err == nil {
-			v, err = cloud.decide(ctx, &f)
+			v, err = a.decide(ctx)
 		}
 		if err != nil {
-			return f, nil, err
+			return nil, err
 		}
 		switch v := v.(type) {
-		case waitFor, nothing:
-			return f, v, nil
-		case note:
-			f.fresh, err = false, r.status.write(ctx, f, v.report)
+		case decision.WaitFor, decision.Nothing:
+			return v, nil
+		case decision.Note:
+			a.fresh, err = false, r.status.write(ctx, a.facts, v.Report)
 			continue
 		}
-		_, deletes := v.(deleteImage)
+		_, deletes := v.(decision.DeleteImage)
 		switch {
-		case !f.fresh:
-			f, err = r.gatherer.fresh(ctx, f)
+		case !a.fresh:
+			a.facts, err = r.gatherer.fresh(ctx, a.facts)
+			a.fresh = true
 		case deletes:
 			ctx = context.WithoutCancel(ctx)
-			err = cloud.deleteImage(ctx, &f)
+			err = a.deleteImage(ctx)
 		default:
-			return f, v, nil
+			return v, nil
 		}
 	}
-	return f, waitFor(time.Second), err
+	return decision.WaitFor(time.Second), err
 }

@@ -11,6 +11,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
@@ -30,7 +31,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 	})
 
 	DescribeTable("explains each documented error, keeps the image, and deletes it when the error ends",
-		func(ctx SpecContext, code string, meaning Meaning) {
+		func(ctx SpecContext, code string, meaning decision.Meaning) {
 			w := newWorld(ctx, ecssim.Image{})
 			w.create(w.id)
 			w.events()
@@ -55,7 +56,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 			w.create(w.id)
 			Expect(condition(w.get(w.id), v1alpha1.ConditionReady).Status).To(Equal(metav1.ConditionTrue))
 			w.delete(w.id)
-			meaning := meaningOf("ecs:DeleteImage", code)
+			meaning := decision.MeaningOf("ecs:DeleteImage", code)
 			Expect(meaning.Condition).To(Equal(kind))
 			expectObstacle(w.get(w.id), code, meaning)
 			Expect(w.exists(w.id)).To(BeTrue())
@@ -313,7 +314,7 @@ var _ = Describe("Deleting a CustomImage while the cache lags behind", func() {
 // documentedErrors are all errors that ECS can refuse a deletion with until something else changes, as the table has
 // them.
 func documentedErrors() (entries []TableEntry) {
-	for _, meaning := range Meanings {
+	for _, meaning := range decision.Meanings {
 		if meaning.Condition == "" || meaning.Class == ecs.Gone || meaning.HTTP == "" {
 			continue
 		}
@@ -332,7 +333,7 @@ func example(pattern string) string {
 }
 
 // expectObstacle checks all that an obstacle says, in each place where it is said.
-func expectObstacle(image *v1alpha1.CustomImage, code string, meaning Meaning) {
+func expectObstacle(image *v1alpha1.CustomImage, code string, meaning decision.Meaning) {
 	GinkgoHelper()
 	summary, other := "Stalled", "Reconciling"
 	if meaning.Class == ecs.Waiting {

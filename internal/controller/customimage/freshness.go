@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 )
 
 const (
@@ -63,11 +64,16 @@ func (p *proofs) wrote(resourceVersion string, sent time.Time) {
 // all that was written before it. It has what was written later if one of our own later writes came back. An object
 // that was created later owns nothing of this one's, as far as clocks can be trusted.
 func (p *proofs) isCurrent(image *v1alpha1.CustomImage, now time.Time) bool {
-	if p.revision == nil || image.Status.Image == nil || image.DeletionTimestamp.Sub(image.CreationTimestamp.Time) < apiServerSkew {
+	lived := image.DeletionTimestamp.Sub(image.CreationTimestamp.Time)
+	if p.revision == nil || lived < apiServerSkew {
+		return false
+	}
+	if image.Status.Image == nil {
 		return false
 	}
 	age := now.Sub(image.DeletionTimestamp.Time)
-	return age >= -apiServerSkew && age <= recent || now.Sub(p.provenAsOf()) <= recent
+	justDeleted := age >= -apiServerSkew && age <= recent
+	return justDeleted || now.Sub(p.provenAsOf()) <= recent
 }
 
 func (p *proofs) provenAsOf() time.Time {
@@ -126,24 +132,24 @@ type sharedRead struct {
 func (p *proofs) surroundings(
 	ctx context.Context, cache client.Reader, image *v1alpha1.CustomImage,
 ) (crd, namespace *metav1.PartialObjectMetadata, err error) {
-	if crd, err = p.read(ctx, cache, crdMetadata(), crdName, image); err != nil {
+	if crd, err = p.read(ctx, cache, definition(), image); err != nil {
 		return nil, nil, err
 	}
-	namespace, err = p.read(ctx, cache, namespaceMetadata(), image.Namespace, image)
+	namespace, err = p.read(ctx, cache, namespaceNamed(image.Namespace), image)
 	return crd, namespace, err
 }
 
 func (p *proofs) read(
-	ctx context.Context, cache client.Reader, of *metav1.PartialObjectMetadata, name string, image *v1alpha1.CustomImage,
+	ctx context.Context, cache client.Reader, of *metav1.PartialObjectMetadata, image *v1alpha1.CustomImage,
 ) (*metav1.PartialObjectMetadata, error) {
-	cached, err := metadata(ctx, cache, of, name)
+	cached, err := metadata(ctx, cache, of)
 	if err != nil {
 		return nil, err
 	}
-	if isEnding(cached) {
-		return metadata(ctx, p.live, of, name)
+	if decision.IsEnding(cached) {
+		return metadata(ctx, p.live, of)
 	}
-	shared := p.sharedRead(of.Kind + name)
+	shared := p.sharedRead(of.Kind + of.Name)
 	p.observe(image.ResourceVersion)
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
@@ -152,7 +158,7 @@ func (p *proofs) read(
 			return nil, err
 		}
 		upTo := p.observe(image.ResourceVersion)
-		if shared.result, err = metadata(ctx, p.live, of, name); err != nil {
+		if shared.result, err = metadata(ctx, p.live, of); err != nil {
 			return nil, err
 		}
 		shared.upTo, shared.ended = upTo, time.Now()

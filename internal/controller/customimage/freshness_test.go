@@ -196,7 +196,7 @@ var _ = Describe("The facts for a deletion", func() {
 		},
 		Entry("not in the first seconds after the deletion", func(*world) {}, 0),
 		Entry("an object that waited for long", func(w *world) { w.clock.Step(time.Minute) }, 1),
-		Entry("an object that lived for a moment", func(w *world) { w.born = nil }, 1),
+		Entry("an object that lived for a moment", func(w *world) { w.bornEarlier(w.id, 2*time.Second) }, 1),
 		Entry("several watches", func(w *world) { w.reconciler.proofs.revision = nil }, 1),
 		Entry("not an object that waited, after a write of ours came back through the watch", func(w *world) {
 			w.clock.Step(time.Minute)

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 )
 
@@ -39,7 +40,7 @@ var _ = Describe("The metrics", func() {
 		Expect(w.sim.PutImage(ecssim.Image{ImageID: kept, RegionID: region})).To(Succeed())
 		w.create(kept, retained)
 		w.create(missing)
-		w.clock.Step(agreement)
+		w.clock.Step(decision.Agreement)
 		before := countReleases("Retained", "NotFound")
 		for _, id := range []string{w.id, kept, missing} {
 			w.delete(id)

@@ -7,6 +7,7 @@ import (
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 )
@@ -26,7 +27,7 @@ var _ = Describe("An image that ECS does not show", func() {
 				w.attempt(w.id)
 			}
 			image := w.get(w.id)
-			expectObstacle(image, ecs.CodeImageNotFound, meaningOf("", ecs.CodeImageNotFound))
+			expectObstacle(image, ecs.CodeImageNotFound, decision.MeaningOf("", ecs.CodeImageNotFound))
 			w.events()
 			w.delete(w.id)
 			w.clock.Step(30 * time.Second)

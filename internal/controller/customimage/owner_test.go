@@ -8,10 +8,10 @@ import (
 	. "github.com/onsi/gomega"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 )
 
@@ -96,7 +96,7 @@ var _ = Describe("Of two objects for one image", func() {
 		Expect(trueObstacles(older.get(older.id))).To(ConsistOf("NotFound"))
 		younger.create(younger.id)
 		Expect(condition(younger.get(younger.id), "Ready").Status).To(Equal(metav1.ConditionTrue))
-		older.clock.Step(agreement)
+		older.clock.Step(decision.Agreement)
 		older.delete(older.id)
 		Expect(older.gone(older.id)).To(BeTrue())
 		Expect(older.exists(older.id)).To(BeTrue())
@@ -214,7 +214,7 @@ var _ = Describe("Of two objects for one image", func() {
 		older.createOlder()
 		younger.create(younger.id, func(image *v1alpha1.CustomImage) { image.Spec.RegionID = "cn-shanghai" })
 		Expect(trueObstacles(younger.get(younger.id))).To(ConsistOf("NotFound"))
-		younger.clock.Step(agreement)
+		younger.clock.Step(decision.Agreement)
 		younger.events()
 		younger.delete(younger.id)
 		Expect(younger.events()).To(ConsistOf(HavePrefix("Warning NotFound ")), "not Retained: it is another image")
@@ -234,40 +234,3 @@ var _ = Describe("Of two objects for one image", func() {
 		Expect(younger.exists(younger.id)).To(BeFalse())
 	})
 })
-
-var _ = DescribeTable("Of two objects, the other one owns the image", func(change func(other, this *v1alpha1.CustomImage), want bool) {
-	object := func(uid types.UID, created time.Time) *v1alpha1.CustomImage {
-		return &v1alpha1.CustomImage{
-			ObjectMeta: metav1.ObjectMeta{UID: uid, CreationTimestamp: metav1.NewTime(created)},
-			Spec:       v1alpha1.CustomImageSpec{RegionID: region, ImageID: "m-1"},
-			Status:     v1alpha1.CustomImageStatus{Image: &v1alpha1.ImageStatus{OwnerID: thisAccount}},
-		}
-	}
-	now := time.Now()
-	other, this := object("b", now), object("a", now.Add(time.Second))
-	change(other, this)
-	owner := ownerOf(this, []*v1alpha1.CustomImage{other}, thisAccount)
-	if want {
-		Expect(owner).To(BeIdenticalTo(other))
-	} else {
-		Expect(owner).To(BeNil())
-	}
-},
-	Entry("if it is older", func(_, _ *v1alpha1.CustomImage) {}, true),
-	Entry("not if it is younger", func(other, this *v1alpha1.CustomImage) {
-		other.CreationTimestamp = metav1.NewTime(this.CreationTimestamp.Add(time.Second))
-	}, false),
-	Entry("if it is as old and comes first by its uid", func(other, this *v1alpha1.CustomImage) {
-		other.CreationTimestamp, this.UID = this.CreationTimestamp, "c"
-	}, true),
-	Entry("not if it is as old and comes last by its uid", func(other, this *v1alpha1.CustomImage) {
-		other.CreationTimestamp = this.CreationTimestamp
-	}, false),
-	Entry("not if it never saw it", func(other, _ *v1alpha1.CustomImage) { other.Status.Image = nil }, false),
-	Entry("if it saw it in an account that is not known", func(other, _ *v1alpha1.CustomImage) { other.Status.Image.OwnerID = "" }, true),
-	Entry("not if it saw one in another account", func(other, _ *v1alpha1.CustomImage) { other.Status.Image.OwnerID = thatAccount }, false),
-	Entry("not if it is in another region", func(other, _ *v1alpha1.CustomImage) { other.Spec.RegionID = "cn-shanghai" }, false),
-	Entry("if this one never saw it, and is older", func(other, this *v1alpha1.CustomImage) {
-		this.Status.Image, this.CreationTimestamp = nil, metav1.NewTime(other.CreationTimestamp.Add(-time.Hour))
-	}, true),
-)

@@ -1,16 +1,14 @@
 package customimage
 
 import (
-	"fmt"
+	"errors"
 	"hash/fnv"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
@@ -19,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 )
 
 // Backoff is a schedule of attempts: the waits between them double from First to Longest. As a flag it is
@@ -30,11 +29,11 @@ func (b Backoff) String() string { return b.First.String() + "," + b.Longest.Str
 
 // Set reads the backoff from a flag.
 func (b *Backoff) Set(text string) error {
-	first, longest, ok := strings.Cut(text, ",")
+	first, longest, _ := strings.Cut(text, ",")
 	f, errFirst := time.ParseDuration(first)
 	l, errLongest := time.ParseDuration(longest)
-	if !ok || errFirst != nil || errLongest != nil || f <= 0 || l < f {
-		return fmt.Errorf("want the first and the longest wait, such as 5s,5m")
+	if errors.Join(errFirst, errLongest) != nil || f <= 0 || l < f {
+		return errors.New("want the first and the longest wait, such as 5s,5m")
 	}
 	b.First, b.Longest = f, l
 	return nil
@@ -98,20 +97,35 @@ func (s *schedule) until(image *v1alpha1.CustomImage) time.Duration {
 	if ptr.Deref(status.ObservedGeneration, -1) != image.Generation || status.LastHandledRetryAt != retryAt(image) {
 		return 0
 	}
-	planned, waitsForECS := s.fromStatus(image), image.DeletionTimestamp.IsZero() || isObstructed(image) ||
-		status.DeletionAcceptedTime != nil || status.MissingSince != nil
+	planned, free := s.fromStatus(image), !waitsForECS(image)
 	var wait time.Duration
 	s.remember(image, func(d *due) {
-		if !d.imposed && !waitsForECS {
-			return
-		}
-		// What is remembered is later than what is planned if the clock was set back since.
-		if d.next.IsZero() || !d.imposed && d.next.After(planned) {
-			d.next = planned
+		if !d.imposed {
+			if free {
+				return
+			}
+			d.next = earliest(d.next, planned) // what is remembered is later if the clock was set back since
 		}
 		wait = max(0, d.next.Sub(s.clock.Now()))
 	})
 	return wait
+}
+
+// waitsForECS reports whether only an answer of ECS can change what an object waits for.
+func waitsForECS(image *v1alpha1.CustomImage) bool {
+	status := image.Status
+	if image.DeletionTimestamp.IsZero() || decision.ObstacleOf(image) != nil {
+		return true
+	}
+	return status.DeletionAcceptedTime != nil || status.MissingSince != nil
+}
+
+// earliest returns the earlier of two times; a zero one does not count.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // report plans the next attempt after a report, and returns how long it is until then.
@@ -144,10 +158,7 @@ func (s *schedule) failed(image *v1alpha1.CustomImage) {
 
 // fromStatus computes the next attempt from the status.
 func (s *schedule) fromStatus(image *v1alpha1.CustomImage) time.Time {
-	now, missing := s.clock.Now(), image.Status.MissingSince
-	if missing != nil && !image.DeletionTimestamp.IsZero() && missing.Add(agreement).After(now) && !missing.After(now) {
-		return missing.Add(agreement)
-	}
+	now := s.clock.Now()
 	backoff, start := s.series(image)
 	if start.After(now) { // the clock was set back: one series from then on, and not the first wait again and again
 		s.remember(image, func(d *due) {
@@ -158,12 +169,28 @@ func (s *schedule) fromStatus(image *v1alpha1.CustomImage) time.Time {
 		})
 	}
 	next := backoff.next(start, now, image.UID)
-	if accepted := image.Status.DeletionAcceptedTime; accepted != nil {
-		if end := accepted.Add(patience); end.After(now) && end.Before(next) {
-			return end
-		}
+	switch end := deadline(image); {
+	case !end.After(now):
+		return next
+	case image.Status.DeletionAcceptedTime == nil: // an earlier look would not count
+		return end
+	default:
+		return earliest(next, end)
 	}
-	return next
+}
+
+// deadline returns when the status leads to another decision although ECS says nothing new; zero if it does not.
+func deadline(image *v1alpha1.CustomImage) time.Time {
+	accepted, missing := image.Status.DeletionAcceptedTime, image.Status.MissingSince
+	switch {
+	case image.DeletionTimestamp.IsZero():
+		return time.Time{}
+	case accepted != nil:
+		return accepted.Add(decision.Patience)
+	case missing != nil:
+		return missing.Add(decision.Agreement)
+	}
+	return time.Time{}
 }
 
 // series returns the series of attempts that the status is part of.
@@ -178,7 +205,7 @@ func (s *schedule) series(image *v1alpha1.CustomImage) (Backoff, time.Time) {
 	if since == nil {
 		return Backoff{s.resync, s.resync}, ptr.Deref(status.LastSyncTime, image.CreationTimestamp).Time
 	}
-	if obstacle := obstacleOf(image); obstacle != nil {
+	if obstacle := decision.ObstacleOf(image); obstacle != nil {
 		since = obstacle
 	}
 	if stalled == nil && status.DeletionAcceptedTime != nil {
@@ -187,26 +214,9 @@ func (s *schedule) series(image *v1alpha1.CustomImage) (Backoff, time.Time) {
 	return backoff, since.LastTransitionTime.Time
 }
 
-// obstacleOf returns the obstacle that is True or, if none is, one that is Unknown.
-func obstacleOf(image *v1alpha1.CustomImage) *metav1.Condition {
-	var unknown *metav1.Condition
-	for i := range image.Status.Conditions {
-		switch c := &image.Status.Conditions[i]; {
-		case !slices.Contains(v1alpha1.Obstacles, c.Type):
-		case c.Status == metav1.ConditionTrue:
-			return c
-		case c.Status == metav1.ConditionUnknown:
-			unknown = c
-		}
-	}
-	return unknown
-}
-
-func isObstructed(image *v1alpha1.CustomImage) bool { return obstacleOf(image) != nil }
-
 // retryAt returns the value of the retry annotation, as far as the status can hold it.
 func retryAt(image *v1alpha1.CustomImage) string {
-	return clip(image.Annotations[v1alpha1.AnnotationRetryAt], 256)
+	return decision.Clip(image.Annotations[v1alpha1.AnnotationRetryAt], 256)
 }
 
 // remember changes what is remembered of an object.

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 )
 
 // reasonPages is where a user finds the page of a reason.
@@ -48,69 +49,79 @@ func (w *writer) addFinalizer(ctx context.Context, image *v1alpha1.CustomImage) 
 }
 
 // release removes the finalizer, and announces how the object ended.
-func (w *writer) release(ctx context.Context, f facts, end letGo) error {
-	released := f.image.DeepCopy()
+func (w *writer) release(ctx context.Context, f decision.Facts, end decision.LetGo) error {
+	released := f.Image.DeepCopy()
 	controllerutil.RemoveFinalizer(released, v1alpha1.Finalizer)
-	err := w.send(released, func() error { return w.client.Patch(ctx, released, locked(f.image)) })
+	err := w.send(released, func() error { return w.client.Patch(ctx, released, locked(f.Image)) })
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil // somebody else removed it, and the object is gone
 	case err != nil:
 		return fmt.Errorf("remove the finalizer: %w", err)
 	}
-	countRelease(end.event)
-	eventType := corev1.EventTypeNormal
-	if end.event == v1alpha1.EventNotFound || end.event == v1alpha1.EventDeletionAccepted {
-		eventType = corev1.EventTypeWarning
-	}
-	w.announce(f, eventType, end.event, end.message)
-	log.FromContext(ctx).Info("Removed the finalizer", "reason", end.event, "message", end.message,
-		"imageID", f.image.Spec.ImageID, "regionID", f.image.Spec.RegionID)
+	countRelease(end.Event)
+	w.announce(f, end.EventType(), end.Event, end.Message)
+	log.FromContext(ctx).Info("Removed the finalizer", "reason", end.Event, "message", end.Message,
+		"imageID", f.Image.Spec.ImageID, "regionID", f.Image.Spec.RegionID)
 	return nil
 }
 
 // write writes a report to the status, and announces it, if it says anything new.
-func (w *writer) write(ctx context.Context, f facts, r report) error {
-	before := f.image.DeepCopy()
-	if namespace := f.namespace; r.summary == v1alpha1.ConditionStalled && namespace != nil && isEnding(namespace) {
+func (w *writer) write(ctx context.Context, f decision.Facts, r decision.Report) error {
+	before := f.Image.DeepCopy()
+	if namespace := terminating(f); namespace != nil && r.Summary == v1alpha1.ConditionStalled {
 		// Nothing can be created in it, so most advice does not help there.
-		r.message += fmt.Sprintf(" The namespace is terminating. To remove this object and keep the image, run "+
+		r.Message += fmt.Sprintf(" The namespace is terminating. To remove this object and keep the image, run "+
 			"`kubectl annotate namespace %s %s-`.", namespace.Name, v1alpha1.AnnotationOnNamespaceDeletion)
 	}
-	if r.page != "" {
-		r.message += " See " + reasonPages + r.page + ".md"
+	if r.Page != "" {
+		r.Message += " See " + reasonPages + r.Page + ".md"
 	}
 	apply(f, r, metav1.NewTime(w.clock.Now()))
-	if saysTheSame(before.Status, f.image.Status) {
-		f.image.Status = before.Status // what is not written must not count for the schedule either
+	if saysTheSame(before.Status, f.Image.Status) {
+		f.Image.Status = before.Status // what is not written must not count for the schedule either
 		return nil
 	}
-	err := w.send(f.image, func() error { return w.client.Status().Patch(ctx, f.image, locked(before)) })
+	err := w.send(f.Image, func() error { return w.client.Status().Patch(ctx, f.Image, locked(before)) })
 	if err != nil {
-		f.image.Status = before.Status
+		f.Image.Status = before.Status
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
 		return fmt.Errorf("write the status: %w", err)
 	}
-	// An object that turns from Reconciling to Stalled for the same reason needs a user from now on.
-	turned := r.summary != "" && meta.FindStatusCondition(before.Status.Conditions, r.summary) == nil
-	if (turned || r.reason != readyReason(before)) && r.reason != v1alpha1.ReasonPending {
-		eventType := corev1.EventTypeNormal
-		if r.summary == v1alpha1.ConditionStalled || r.others == unobserved {
-			eventType = corev1.EventTypeWarning
-		}
-		w.announce(f, eventType, r.reason, r.message)
+	if isNews(before, r) {
+		w.announce(f, r.EventType(), r.Reason, r.Message)
+	}
+	return nil
+}
+
+// isNews reports whether a report is worth an event. An object that turns from Reconciling to Stalled for the same
+// reason needs a user from now on.
+func isNews(before *v1alpha1.CustomImage, r decision.Report) bool {
+	switch {
+	case r.Reason == v1alpha1.ReasonPending:
+		return false
+	case r.Reason != readyReason(before):
+		return true
+	}
+	return r.Summary != "" && meta.FindStatusCondition(before.Status.Conditions, r.Summary) == nil
+}
+
+// terminating returns the namespace if it is being deleted; nil if it is not.
+func terminating(f decision.Facts) *metav1.PartialObjectMetadata {
+	if f.Namespace != nil && decision.IsEnding(f.Namespace) {
+		return f.Namespace
 	}
 	return nil
 }
 
 // recordAcceptance records that ECS accepted the deletion, whatever else changed in the object meanwhile: nothing may
 // say afterwards that the image is kept.
-func (w *writer) recordAcceptance(ctx context.Context, f facts) error {
+func (w *writer) recordAcceptance(ctx context.Context, f decision.Facts) error {
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"status":{"deletionAcceptedTime":%q}}`,
-		f.image.UID, acceptedAt(f).UTC().Format(time.RFC3339))
-	image := f.image.DeepCopy()
+		f.Image.UID, f.AcceptedAt().UTC().Format(time.RFC3339))
+	image := f.Image.DeepCopy()
 	return client.IgnoreNotFound(w.send(image, func() error {
 		return w.client.Status().Patch(ctx, image, client.RawPatch(types.MergePatchType, patch))
 	}))
@@ -137,100 +148,106 @@ const maxNote = 1024
 
 // announce writes an event. The image is its related object: without it, events that differ in their note alone would
 // be merged. A namespace that is being deleted accepts no event but about itself.
-func (w *writer) announce(f facts, eventType, reason, message string) {
-	imageID := f.image.Spec.ImageID
-	var regarding, related runtime.Object = f.image, &corev1.ObjectReference{Kind: "Image", Name: imageID}
-	if f.namespace != nil && isEnding(f.namespace) {
-		regarding, related = f.namespace, f.image
+func (w *writer) announce(f decision.Facts, eventType, reason, message string) {
+	imageID := f.Image.Spec.ImageID
+	var regarding, related runtime.Object = f.Image, &corev1.ObjectReference{Kind: "Image", Name: imageID}
+	if namespace := terminating(f); namespace != nil {
+		regarding, related = namespace, f.Image
 	}
-	w.events.Eventf(regarding, related, eventType, reason, "Reconcile", "%s", clip("Image "+imageID+": "+message, maxNote))
+	note := decision.Clip("Image "+imageID+": "+message, maxNote)
+	w.events.Eventf(regarding, related, eventType, reason, "Reconcile", "%s", note)
 }
 
 // apply changes the status to what the report says, and to what the facts have shown.
-func apply(f facts, r report, now metav1.Time) {
-	status := &f.image.Status
-	r.setObstacles(f.image, now)
-	r.set(f.image, now, v1alpha1.ConditionReady, r.summary == "")
+func apply(f decision.Facts, r decision.Report, now metav1.Time) {
+	status := &f.Image.Status
+	if r.Keep && hasReason(f.Image, r.Obstacle, r.Reason) {
+		r.Message = meta.FindStatusCondition(status.Conditions, r.Obstacle).Message
+	}
+	setObstacles(f.Image, r, now)
+	ready := metav1.ConditionFalse
+	if r.Summary == "" {
+		ready = metav1.ConditionTrue
+	}
+	set(f.Image, now, v1alpha1.ConditionReady, ready, r.Reason, r.Message)
 	for _, kind := range []string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
 		// Its transition time tells how long this reason has been in force, so another reason starts again.
-		c := meta.FindStatusCondition(status.Conditions, kind)
-		if c != nil && (kind != r.summary || c.Reason != r.reason) {
+		if kind != r.Summary || !hasReason(f.Image, kind, r.Reason) {
 			meta.RemoveStatusCondition(&status.Conditions, kind)
 		}
 	}
-	if r.summary != "" {
-		r.set(f.image, now, r.summary, true)
+	if r.Summary != "" {
+		set(f.Image, now, r.Summary, metav1.ConditionTrue, r.Reason, r.Message)
 	}
-	status.ObservedGeneration = ptr.To(f.image.Generation)
-	status.LastHandledRetryAt = retryAt(f.image)
-	if r.owner != nil {
-		status.OwnedBy = *r.owner
+	status.ObservedGeneration = ptr.To(f.Image.Generation)
+	status.LastHandledRetryAt = retryAt(f.Image)
+	if r.Owner != nil {
+		status.OwnedBy = *r.Owner
 	}
 	remember(f, r, now)
 }
 
 // remember keeps what later decisions rest on.
-func remember(f facts, r report, now metav1.Time) {
-	status := &f.image.Status
-	switch shown := f.shown; {
+func remember(f decision.Facts, r decision.Report, now metav1.Time) {
+	status := &f.Image.Status
+	switch shown := f.Shown; {
 	case shown == nil:
-	case shown.image == nil && status.MissingSince == nil:
+	case shown.Image == nil && status.MissingSince == nil:
 		status.MissingSince = &now
-	case shown.image != nil && r.reason != v1alpha1.ReasonAccountMismatch:
+	case shown.Image != nil && r.Reason != v1alpha1.ReasonAccountMismatch:
 		status.Image, status.LastSyncTime, status.MissingSince = imageStatus(f), &now, nil
 	}
 	switch {
-	case f.call == accepted && status.DeletionAcceptedTime == nil:
-		status.DeletionAcceptedTime = ptr.To(metav1.NewTime(f.now))
-	case f.call == refused && r.others == cleared:
+	case f.Call == decision.Accepted && status.DeletionAcceptedTime == nil:
+		status.DeletionAcceptedTime = ptr.To(metav1.NewTime(f.Now))
+	case f.Call == decision.Refused && r.Others == decision.Cleared:
 		status.DeletionAcceptedTime = nil
 	}
 }
 
 // setObstacles makes the one obstacle True that the report names, and changes the others as it says.
-func (r *report) setObstacles(image *v1alpha1.CustomImage, now metav1.Time) {
-	conditions := &image.Status.Conditions
-	if c := meta.FindStatusCondition(*conditions, r.obstacle); r.keep && c != nil && c.Reason == r.reason {
-		r.message = c.Message
-	}
+func setObstacles(image *v1alpha1.CustomImage, r decision.Report, now metav1.Time) {
 	for _, obstacle := range v1alpha1.Obstacles {
-		c := meta.FindStatusCondition(*conditions, obstacle)
+		c := meta.FindStatusCondition(image.Status.Conditions, obstacle)
 		switch {
-		case obstacle == r.obstacle:
-			r.set(image, now, obstacle, true)
-		case c == nil || c.Status == metav1.ConditionFalse || r.others == kept:
-		case r.others == cleared:
-			setCondition(image, now, obstacle, metav1.ConditionFalse, v1alpha1.ReasonCleared, "ECS no longer reports this.")
-		default:
-			setCondition(image, now, obstacle, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved,
+		case obstacle == r.Obstacle:
+			set(image, now, obstacle, metav1.ConditionTrue, r.Reason, r.Message)
+		case c == nil || c.Status == metav1.ConditionFalse:
+		case r.Others == decision.Cleared:
+			set(image, now, obstacle, metav1.ConditionFalse, v1alpha1.ReasonCleared, "ECS no longer reports this.")
+		case r.Others == decision.Unobserved:
+			set(image, now, obstacle, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved,
 				"ECS reported this last, and cannot be asked now.")
 		}
 	}
-	if r.err != nil && r.obstacle != "" {
+	switch {
+	case r.Err != nil && r.Obstacle != "":
 		setLastError(image, r, now)
-	} else if r.others == cleared {
+	case r.Others == decision.Cleared:
 		image.Status.LastError = nil
 	}
 }
 
-func setLastError(image *v1alpha1.CustomImage, r *report, now metav1.Time) {
-	last := &v1alpha1.LastError{Code: clip(r.err.Code, 256), Message: clip(r.err.Message, 1024),
-		RequestID: clip(r.err.RequestID, 128), Time: &now}
-	if old := image.Status.LastError; old != nil && old.Code == last.Code && old.Message == last.Message {
-		return // what is new is only the time and the request ID
+// setLastError keeps the old error if only its time and its request ID are new.
+func setLastError(image *v1alpha1.CustomImage, r decision.Report, now metav1.Time) {
+	last := v1alpha1.LastError{Code: decision.Clip(r.Err.Code, 256), Message: decision.Clip(r.Err.Message, 1024),
+		RequestID: decision.Clip(r.Err.RequestID, 128), Time: &now}
+	if old := image.Status.LastError; old != nil {
+		same := last
+		same.RequestID, same.Time = old.RequestID, old.Time
+		if same == *old {
+			return
+		}
 	}
-	image.Status.LastError = last
+	image.Status.LastError = &last
 }
 
-func (r *report) set(image *v1alpha1.CustomImage, now metav1.Time, kind string, value bool) {
-	status := metav1.ConditionFalse
-	if value {
-		status = metav1.ConditionTrue
-	}
-	setCondition(image, now, kind, status, r.reason, r.message)
+func hasReason(image *v1alpha1.CustomImage, kind, reason string) bool {
+	c := meta.FindStatusCondition(image.Status.Conditions, kind)
+	return c != nil && c.Reason == reason
 }
 
-func setCondition(
+func set(
 	image *v1alpha1.CustomImage, now metav1.Time, kind string, status metav1.ConditionStatus, reason, message string,
 ) {
 	meta.SetStatusCondition(&image.Status.Conditions, metav1.Condition{Type: kind, Status: status, Reason: reason,
@@ -239,17 +256,17 @@ func setCondition(
 
 // imageStatus keeps of an image what the status holds, cut to the lengths that the API allows: a status that the API
 // server refused would leave the object without a word.
-func imageStatus(f facts) *v1alpha1.ImageStatus {
-	found := f.shown.image
+func imageStatus(f decision.Facts) *v1alpha1.ImageStatus {
+	found := f.Shown.Image
 	status := &v1alpha1.ImageStatus{
-		ImageID:  f.image.Spec.ImageID,
-		RegionID: f.image.Spec.RegionID,
-		Name:     clip(found.Name, 256),
-		Family:   clip(found.Family, 256),
+		ImageID:  f.Image.Spec.ImageID,
+		RegionID: f.Image.Spec.RegionID,
+		Name:     decision.Clip(found.Name, 256),
+		Family:   decision.Clip(found.Family, 256),
 		SizeGiB:  ptr.To(max(0, found.SizeGiB)),
-		State:    clip(found.Status, 64),
-		Usage:    clip(found.Usage, 64),
-		OwnerID:  clip(found.OwnerID, 64),
+		State:    decision.Clip(found.Status, 64),
+		Usage:    decision.Clip(found.Usage, 64),
+		OwnerID:  decision.Clip(found.OwnerID, 64),
 	}
 	for _, id := range found.SnapshotIDs {
 		if len(status.SnapshotIDs) < 64 && len(id) <= 64 {

@@ -6,8 +6,6 @@ import (
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -21,30 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 )
-
-// crdName is the definition of the objects.
-const crdName = "customimages.ecs.imagegc.io"
-
-func namespaceMetadata() *metav1.PartialObjectMetadata { return metadataOf("", "v1", "Namespace") }
-
-func crdMetadata() *metav1.PartialObjectMetadata {
-	return metadataOf("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
-}
-
-// metadataOf stands for an object of which only the metadata is read.
-func metadataOf(group, version, kind string) *metav1.PartialObjectMetadata {
-	object := &metav1.PartialObjectMetadata{}
-	object.SetGroupVersionKind(schema.GroupVersionKind{Group: group, Version: version, Kind: kind})
-	return object
-}
-
-// CacheByObject is what the manager's cache may hold of objects of other kinds: of all definitions, the one.
-func CacheByObject() map[client.Object]cache.ByObject {
-	return map[client.Object]cache.ByObject{
-		crdMetadata(): {Field: fields.OneTermEqualSelector("metadata.name", crdName)},
-	}
-}
 
 // SetupWithManager adds the reconciler to a manager, whose cache must have the options of CacheByObject.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
@@ -65,8 +41,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.CustomImage{}, builder.WithPredicates(moreThanStatusChanged())).
 		Watches(&v1alpha1.CustomImage{}, handler.EnqueueRequestsFromMapFunc(r.others), builder.WithPredicates(ownershipChanges())).
-		WatchesMetadata(namespaceMetadata(), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(r.ends())).
-		WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(r.ends())).
+		WatchesMetadata(namespaceNamed(""), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(r.ends())).
+		WatchesMetadata(definition(), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(r.ends())).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.config.MaxConcurrentReconciles,
 			RateLimiter:             r.failures,
@@ -92,9 +68,12 @@ func moreThanStatusChanged() predicate.Predicate {
 
 // ends passes the deletion of a watched namespace or of the CRD, and every change of it after that.
 func (r *Reconciler) ends() predicate.Predicate {
+	watched := append([]string{decision.CRDName}, r.config.Namespaces...)
 	return predicate.NewPredicateFuncs(func(object client.Object) bool {
-		watched := len(r.config.Namespaces) == 0 || object.GetName() == crdName || slices.Contains(r.config.Namespaces, object.GetName())
-		return watched && !object.GetDeletionTimestamp().IsZero()
+		if len(r.config.Namespaces) > 0 && !slices.Contains(watched, object.GetName()) {
+			return false
+		}
+		return !object.GetDeletionTimestamp().IsZero()
 	})
 }
 
@@ -102,7 +81,7 @@ func (r *Reconciler) ends() predicate.Predicate {
 // would not learn of its deletion.
 func (r *Reconciler) deletedIn(ctx context.Context, of client.Object) []reconcile.Request {
 	namespace := of.GetName()
-	if namespace == crdName { // no namespace can have this name
+	if namespace == decision.CRDName { // no namespace can have this name
 		namespace = metav1.NamespaceAll
 	}
 	isDeleted := func(image *v1alpha1.CustomImage) bool { return !image.DeletionTimestamp.IsZero() }
@@ -116,7 +95,7 @@ func ownershipChanges() predicate.Predicate {
 	return predicate.Funcs{CreateFunc: no, UpdateFunc: func(e event.UpdateEvent) bool {
 		before, after := e.ObjectOld.(*v1alpha1.CustomImage), e.ObjectNew.(*v1alpha1.CustomImage)
 		return (before.Status.Image == nil) != (after.Status.Image == nil) ||
-			retains(before) != retains(after) || isProtected(before) != isProtected(after)
+			decision.Retains(before) != decision.Retains(after) || decision.IsProtected(before) != decision.IsProtected(after)
 	}}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 )
 
 func TestMoreThanStatusChanged_passesWhatMakesADifference(t *testing.T) {
@@ -47,14 +48,14 @@ func TestEnds_passesDeletionsOfWatchedNamespacesAndOfTheCRD(t *testing.T) {
 		"a watched namespace":                   {[]string{"web", "db"}, "db", &now, true},
 		"a namespace that is not watched":       {[]string{"web", "db"}, "other", &now, false},
 		"any namespace if all are watched":      {nil, "other", &now, true},
-		"the CRD":                               {[]string{"web"}, crdName, &now, true},
+		"the CRD":                               {[]string{"web"}, decision.CRDName, &now, true},
 		"a namespace that is not being deleted": {[]string{"web"}, "web", nil, false},
-		"the CRD while it is not being deleted": {nil, crdName, nil, false},
+		"the CRD while it is not being deleted": {nil, decision.CRDName, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ends := New(Config{Namespaces: test.watched}).ends()
-			before, after := namespaceMetadata(), namespaceMetadata()
-			before.Name, after.Name, after.DeletionTimestamp = test.changed, test.changed, test.deleted
+			before, after := namespaceNamed(test.changed), namespaceNamed(test.changed)
+			after.DeletionTimestamp = test.deleted
 			NewWithT(t).Expect(ends.Update(event.UpdateEvent{ObjectOld: before, ObjectNew: after})).To(Equal(test.passes))
 			NewWithT(t).Expect(ends.Create(event.CreateEvent{Object: after})).To(Equal(test.passes), "when the operator starts")
 		})

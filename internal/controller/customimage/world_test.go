@@ -436,3 +436,9 @@ func trueObstacles(image *v1alpha1.CustomImage) []string {
 		return !meta.IsStatusConditionTrue(image.Status.Conditions, kind)
 	})
 }
+
+// The accounts of the operator's own key, and of another one.
+const (
+	thisAccount = "1234567890123456"
+	thatAccount = "9876543210987654"
+)

@@ -1,9 +1,10 @@
-package customimage
+package decision
 
 import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -94,7 +95,7 @@ var Meanings = []Meaning{
 
 	{code("InvalidRegionId.NotFound"), v1alpha1.ConditionInvalid, "Check spec.regionID. " + adviceOtherRegion},
 	{code(failure.CodeEndpointNotFound), v1alpha1.ConditionInvalid,
-		"Check spec.regionID, and that the operator's --network has an endpoint there. " + adviceOtherRegion},
+		"Check spec.regionID and the operator's --network, or its --sts-region if the host is one of STS. " + adviceOtherRegion},
 	{code("MissingParameter"), v1alpha1.ConditionInvalid, adviceInvalid},
 	{code("InvalidParameter"), v1alpha1.ConditionInvalid, adviceInvalid},
 	{code("InvalidParameter.*"), v1alpha1.ConditionInvalid, adviceInvalid},
@@ -132,8 +133,8 @@ func code(pattern string) ecs.Code {
 // own returns the row for a code that no call is answered with.
 func own(code string, class ecs.Class) ecs.Code { return ecs.Code{Pattern: code, Class: class} }
 
-// meaningOf returns what a code means as an answer to an action. A code that is not in the table is transient.
-func meaningOf(action, code string) Meaning {
+// MeaningOf returns what a code means as an answer to an action. A code that is not in the table is transient.
+func MeaningOf(action, code string) Meaning {
 	for _, meaning := range Meanings {
 		if meaning.Matches(action, code) {
 			return meaning
@@ -143,80 +144,78 @@ func meaningOf(action, code string) Meaning {
 		Advice: "The operator retries. This code is not documented: if it continues, please report it."}
 }
 
-// reasonOf makes a condition's reason from a code: the code without what a reason must not hold. A row of the table
+// ReasonOf makes a condition's reason from a code: the code without what a reason must not hold. A row of the table
 // is explained on the page of that name in docs/reasons.
-func reasonOf(code string) string {
-	letters := strings.Map(func(c rune) rune {
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
-			return c
-		}
-		return -1
-	}, code)
-	return strings.TrimLeft(letters, "0123456789")
+func ReasonOf(code string) string {
+	return strings.TrimLeft(notInReasons.ReplaceAllString(code, ""), "0123456789")
 }
 
-// Page returns the name of the page in docs/reasons that explains the row.
-func (m Meaning) Page() string { return reasonOf(m.Pattern) }
+var notInReasons = regexp.MustCompile(`[^A-Za-z0-9]`)
 
-// explain makes the verdict for a failure, by the table.
-func explain(f facts) verdict {
-	e := f.failure
-	meaning := meaningOf(e.Action, e.Code)
-	r := report{
-		summary:  v1alpha1.ConditionStalled,
-		reason:   reasonOf(e.Code),
-		page:     meaning.Page(),
-		message:  fmt.Sprintf("%s: %s%s %s", e.Code, e.Message, f.blockers, fillIn(meaning.Advice, f)),
-		obstacle: meaning.Condition,
-		others:   unobserved,
-		err:      e,
-		keep:     f.unnamed,
+// Page returns the name of the page in docs/reasons that explains the row.
+func (m Meaning) Page() string { return ReasonOf(m.Pattern) }
+
+// Explain makes the verdict for a failure, by the table.
+func Explain(f Facts) Verdict {
+	e := f.Failure
+	meaning := MeaningOf(e.Action, e.Code)
+	r := Report{
+		Summary:  v1alpha1.ConditionStalled,
+		Reason:   ReasonOf(e.Code),
+		Page:     meaning.Page(),
+		Message:  fmt.Sprintf("%s: %s%s %s", e.Code, e.Message, f.Blockers, fillIn(meaning.Advice, f)),
+		Obstacle: meaning.Condition,
+		Others:   Unobserved,
+		Err:      e,
+		Keep:     f.Unnamed,
 	}
 	switch meaning.Class {
 	case ecs.Waiting:
-		r.summary, r.others = v1alpha1.ConditionReconciling, cleared
+		r.Summary, r.Others = v1alpha1.ConditionReconciling, Cleared
 	case ecs.Blocked, ecs.Gone:
-		r.others = cleared
+		r.Others = Cleared
 	case ecs.Throttled:
-		r.summary, r.reason, r.page = v1alpha1.ConditionReconciling, v1alpha1.ReasonThrottled, v1alpha1.ReasonThrottled
-		return retry{report: r, throttled: true}
+		r.Summary, r.Reason, r.Page = v1alpha1.ConditionReconciling, v1alpha1.ReasonThrottled, v1alpha1.ReasonThrottled
+		return Retry{Report: r, Throttled: true}
 	case ecs.Transient:
-		r.summary, r.reason, r.page = v1alpha1.ConditionReconciling, v1alpha1.ReasonRetrying, v1alpha1.ReasonRetrying
-		return retry{report: r}
+		r.Summary, r.Reason, r.Page = v1alpha1.ConditionReconciling, v1alpha1.ReasonRetrying, v1alpha1.ReasonRetrying
+		return Retry{Report: r}
 	}
 	return r
 }
 
 // fillIn puts into an advice what the table cannot know.
-func fillIn(advice string, f facts) string {
+func fillIn(advice string, f Facts) string {
 	return strings.NewReplacer(
-		"{action}", f.failure.Action,
-		"{origin}", f.failure.Origin,
-		"{operator}", f.operator,
-		"{name}", f.image.Name,
-		"{namespace}", f.image.Namespace,
-		"{secret}", f.image.Spec.CredentialsSecretRef.Name,
-		"{imageID}", f.image.Spec.ImageID,
+		"{action}", f.Failure.Action,
+		"{origin}", f.Failure.Origin,
+		"{operator}", f.Operator,
+		"{name}", f.Image.Name,
+		"{namespace}", f.Image.Namespace,
+		"{secret}", f.Image.Spec.CredentialsSecretRef.Name,
+		"{imageID}", f.Image.Spec.ImageID,
 	).Replace(advice)
 }
 
-// failureOf returns what a status can say about an error: of ECS, of the search for a key, or an answer of the API
+// FailureOf returns what a status can say about an error: of ECS, of the search for a key, or an answer of the API
 // server that can last. It returns nil for any other error: the object changed, or the manager stops.
-func failureOf(err error) *failure.Error {
+func FailureOf(err error) *failure.Error {
 	var e *failure.Error
 	if errors.As(err, &e) {
 		return e
 	}
 	var answer apierrors.APIStatus
-	if !errors.As(err, &answer) || apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+	if !errors.As(err, &answer) {
 		return nil
 	}
 	code := codeClusterError
-	switch status := answer.Status().Code; status {
+	switch answer.Status().Code {
+	case http.StatusConflict, http.StatusNotFound:
+		return nil
 	case http.StatusUnauthorized, http.StatusForbidden:
 		code = v1alpha1.ReasonClusterForbidden
 	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
 		code = v1alpha1.ReasonClusterRejected
 	}
-	return &failure.Error{Code: code, Message: clip(err.Error(), 1024) + "."}
+	return &failure.Error{Code: code, Message: Clip(err.Error(), 1024) + "."}
 }

@@ -1,4 +1,4 @@
-package customimage
+package decision
 
 import (
 	"strings"
@@ -71,7 +71,7 @@ func (t truth) mayDelete() bool {
 // variant is one value of one kind of fact.
 type variant struct {
 	name  string
-	apply func(*facts, *truth)
+	apply func(*Facts, *truth)
 }
 
 const (
@@ -82,13 +82,13 @@ const (
 var (
 	decidedAt = time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
 	born      = metav1.NewTime(decidedAt.Add(-240 * time.Hour))
-	nothingIs = variant{"-", func(*facts, *truth) {}}
+	nothingIs = variant{"-", func(*Facts, *truth) {}}
 )
 
 func ago(d time.Duration) *metav1.Time { t := metav1.NewTime(decidedAt.Add(-d)); return &t }
 
 // ready are the facts of a deleted object that passes every rule.
-func ready() (facts, truth) {
+func ready() (Facts, truth) {
 	image := &v1alpha1.CustomImage{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "web", UID: "this", CreationTimestamp: born,
 			DeletionTimestamp: ago(time.Minute), Finalizers: []string{v1alpha1.Finalizer}, Annotations: map[string]string{}},
@@ -99,25 +99,25 @@ func ready() (facts, truth) {
 	around := func() *metav1.PartialObjectMetadata {
 		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "team", CreationTimestamp: born}}
 	}
-	return facts{now: decidedAt, image: image, crd: around(), namespace: around(), account: thisAccount},
+	return Facts{Now: decidedAt, Image: image, CRD: around(), Namespace: around(), Account: thisAccount},
 		truth{seen: true, account: thisAccount}
 }
 
 func rival(change func(*v1alpha1.CustomImage)) *v1alpha1.CustomImage {
 	f, _ := ready()
-	f.image.UID, f.image.Name, f.image.DeletionTimestamp = "other", "other", nil
-	change(f.image)
-	return f.image
+	f.Image.UID, f.Image.Name, f.Image.DeletionTimestamp = "other", "other", nil
+	change(f.Image)
+	return f.Image
 }
 
 func olderBy(d time.Duration) func(*v1alpha1.CustomImage) {
 	return func(image *v1alpha1.CustomImage) { image.CreationTimestamp = metav1.NewTime(born.Add(-d)) }
 }
 
-func withRival(change func(*v1alpha1.CustomImage), is truth) func(*facts, *truth) {
+func withRival(change func(*v1alpha1.CustomImage), is truth) func(*Facts, *truth) {
 	other := rival(change)
-	return func(f *facts, t *truth) {
-		f.rivals = append(f.rivals, other)
+	return func(f *Facts, t *truth) {
+		f.Rivals = append(f.Rivals, other)
 		t.rivalSaw, t.rivalOlder, t.rivalKeeps, t.rivalAccount = is.rivalSaw, is.rivalOlder, is.rivalKeeps, thisAccount
 		switch is.rivalAccount {
 		case "?":
@@ -131,55 +131,55 @@ func withRival(change func(*v1alpha1.CustomImage), is truth) func(*facts, *truth
 var (
 	finalizers = []variant{
 		nothingIs,
-		{"a foreign finalizer", func(f *facts, t *truth) {
-			f.image.Finalizers, t.foreign = append(f.image.Finalizers, "example.com/backup"), true
+		{"a foreign finalizer", func(f *Facts, t *truth) {
+			f.Image.Finalizers, t.foreign = append(f.Image.Finalizers, "example.com/backup"), true
 		}},
-		{"our finalizer removed", func(f *facts, t *truth) { f.image.Finalizers, t.notOurs = []string{"example.com/backup"}, true }},
-		{"another object of that name", func(f *facts, t *truth) { f.absent, t.notOurs = true, true }},
+		{"our finalizer removed", func(f *Facts, t *truth) { f.Image.Finalizers, t.notOurs = []string{"example.com/backup"}, true }},
+		{"another object of that name", func(f *Facts, t *truth) { f.Absent, t.notOurs = true, true }},
 	}
 	policies = []variant{
 		nothingIs,
-		{"no policy", func(f *facts, _ *truth) { f.image.Spec.DeletionPolicy = "" }},
-		{"Retain", func(f *facts, t *truth) { f.image.Spec.DeletionPolicy, t.retains = v1alpha1.DeletionPolicyRetain, true }},
-		{"an unknown policy", func(f *facts, t *truth) { f.image.Spec.DeletionPolicy, t.retains = "Delte", true }},
+		{"no policy", func(f *Facts, _ *truth) { f.Image.Spec.DeletionPolicy = "" }},
+		{"Retain", func(f *Facts, t *truth) { f.Image.Spec.DeletionPolicy, t.retains = v1alpha1.DeletionPolicyRetain, true }},
+		{"an unknown policy", func(f *Facts, t *truth) { f.Image.Spec.DeletionPolicy, t.retains = "Delte", true }},
 	}
 	releases = []variant{
 		nothingIs,
-		{"released", func(f *facts, t *truth) { f.image.Annotations[v1alpha1.AnnotationRelease], t.released = "m-1", true }},
-		{"release of another", func(f *facts, t *truth) {
-			f.image.Annotations[v1alpha1.AnnotationRelease], t.releaseOther = "m-2", true
+		{"released", func(f *Facts, t *truth) { f.Image.Annotations[v1alpha1.AnnotationRelease], t.released = "m-1", true }},
+		{"release of another", func(f *Facts, t *truth) {
+			f.Image.Annotations[v1alpha1.AnnotationRelease], t.releaseOther = "m-2", true
 		}},
-		{"release of nothing", func(f *facts, t *truth) {
-			f.image.Annotations[v1alpha1.AnnotationRelease], t.releaseOther = "", true
+		{"release of nothing", func(f *Facts, t *truth) {
+			f.Image.Annotations[v1alpha1.AnnotationRelease], t.releaseOther = "", true
 		}},
 	}
 	protections = []variant{
 		nothingIs,
-		{"protected: until May", func(f *facts, t *truth) {
-			f.image.Annotations[v1alpha1.AnnotationProtected], t.protected = "until May", true
+		{"protected: until May", func(f *Facts, t *truth) {
+			f.Image.Annotations[v1alpha1.AnnotationProtected], t.protected = "until May", true
 		}},
-		{"protected: false", func(f *facts, _ *truth) { f.image.Annotations[v1alpha1.AnnotationProtected] = "false" }},
-		{"protected: empty", func(f *facts, _ *truth) { f.image.Annotations[v1alpha1.AnnotationProtected] = "" }},
+		{"protected: false", func(f *Facts, _ *truth) { f.Image.Annotations[v1alpha1.AnnotationProtected] = "false" }},
+		{"protected: empty", func(f *Facts, _ *truth) { f.Image.Annotations[v1alpha1.AnnotationProtected] = "" }},
 	}
 	surroundings = []variant{
 		nothingIs,
-		{"namespace ends", func(f *facts, t *truth) { f.namespace.DeletionTimestamp, t.namespaceEnds = ago(0), true }},
-		{"namespace ends and opts in", func(f *facts, t *truth) {
-			f.namespace.DeletionTimestamp, t.namespaceEnds, t.optedIn = ago(0), true, true
-			f.namespace.Annotations = map[string]string{v1alpha1.AnnotationOnNamespaceDeletion: "Delete"}
+		{"namespace ends", func(f *Facts, t *truth) { f.Namespace.DeletionTimestamp, t.namespaceEnds = ago(0), true }},
+		{"namespace ends and opts in", func(f *Facts, t *truth) {
+			f.Namespace.DeletionTimestamp, t.namespaceEnds, t.optedIn = ago(0), true, true
+			f.Namespace.Annotations = map[string]string{v1alpha1.AnnotationOnNamespaceDeletion: "Delete"}
 		}},
-		{"namespace ends, opts in wrongly", func(f *facts, t *truth) {
-			f.namespace.DeletionTimestamp, t.namespaceEnds = ago(0), true
-			f.namespace.Annotations = map[string]string{v1alpha1.AnnotationOnNamespaceDeletion: "delete"}
+		{"namespace ends, opts in wrongly", func(f *Facts, t *truth) {
+			f.Namespace.DeletionTimestamp, t.namespaceEnds = ago(0), true
+			f.Namespace.Annotations = map[string]string{v1alpha1.AnnotationOnNamespaceDeletion: "delete"}
 		}},
-		{"no namespace", func(f *facts, t *truth) { f.namespace, t.namespaceEnds = nil, true }},
-		{"another namespace", func(f *facts, t *truth) { f.namespace.CreationTimestamp, t.recreated = *ago(0), true }},
-		{"namespace as old as the object", func(f *facts, _ *truth) {
-			f.namespace.CreationTimestamp = metav1.NewTime(born.Add(30 * time.Second)) // by another clock
+		{"no namespace", func(f *Facts, t *truth) { f.Namespace, t.namespaceEnds = nil, true }},
+		{"another namespace", func(f *Facts, t *truth) { f.Namespace.CreationTimestamp, t.recreated = *ago(0), true }},
+		{"namespace as old as the object", func(f *Facts, _ *truth) {
+			f.Namespace.CreationTimestamp = metav1.NewTime(born.Add(30 * time.Second)) // by another clock
 		}},
-		{"CRD ends", func(f *facts, t *truth) { f.crd.DeletionTimestamp, t.crdEnds = ago(0), true }},
-		{"no CRD", func(f *facts, t *truth) { f.crd, t.crdEnds = nil, true }},
-		{"another CRD", func(f *facts, t *truth) { f.crd.CreationTimestamp, t.recreated = *ago(0), true }},
+		{"CRD ends", func(f *Facts, t *truth) { f.CRD.DeletionTimestamp, t.crdEnds = ago(0), true }},
+		{"no CRD", func(f *Facts, t *truth) { f.CRD, t.crdEnds = nil, true }},
+		{"another CRD", func(f *Facts, t *truth) { f.CRD.CreationTimestamp, t.recreated = *ago(0), true }},
 	}
 	rivals = []variant{
 		nothingIs,
@@ -214,84 +214,84 @@ var (
 	}
 	promises = []variant{
 		nothingIs,
-		{"an owner promised", func(f *facts, t *truth) {
-			f.image.Status.OwnedBy, t.promised = v1alpha1.OwnerReference{Namespace: "team", Name: "old", UID: "old"}, true
+		{"an owner promised", func(f *Facts, t *truth) {
+			f.Image.Status.OwnedBy, t.promised = v1alpha1.OwnerReference{Namespace: "team", Name: "old", UID: "old"}, true
 		}},
 	}
 	specs = []variant{
 		nothingIs,
-		{"another image", func(f *facts, t *truth) { f.image.Spec.ImageID, t.specChanged = "m-3", true }},
-		{"another region", func(f *facts, t *truth) {
-			f.image.Spec.RegionID, t.specChanged, t.regionChanged = "cn-shanghai", true, true
+		{"another image", func(f *Facts, t *truth) { f.Image.Spec.ImageID, t.specChanged = "m-3", true }},
+		{"another region", func(f *Facts, t *truth) {
+			f.Image.Spec.RegionID, t.specChanged, t.regionChanged = "cn-shanghai", true, true
 		}},
-		{"no region", func(f *facts, t *truth) { f.image.Spec.RegionID, t.specStrange = "", true }},
-		{"a strange region", func(f *facts, t *truth) {
-			f.image.Spec.RegionID, f.image.Status.Image.RegionID, t.specStrange = "evil.example/", "", true
+		{"no region", func(f *Facts, t *truth) { f.Image.Spec.RegionID, t.specStrange = "", true }},
+		{"a strange region", func(f *Facts, t *truth) {
+			f.Image.Spec.RegionID, f.Image.Status.Image.RegionID, t.specStrange = "evil.example/", "", true
 		}},
-		{"a strange image", func(f *facts, t *truth) {
-			f.image.Spec.ImageID, f.image.Status.Image.ImageID, t.specStrange = "M-1", "", true
+		{"a strange image", func(f *Facts, t *truth) {
+			f.Image.Spec.ImageID, f.Image.Status.Image.ImageID, t.specStrange = "M-1", "", true
 		}},
 	}
 	accessKeys = []variant{
 		nothingIs,
-		{"no key yet", func(f *facts, t *truth) { f.account, t.account, t.keyUnknown = "", f.image.Spec.AccountID, true }},
-		{"a key of another account", func(f *facts, t *truth) { f.account, t.account, t.mismatch = thatAccount, thatAccount, true }},
-		{"pinned", func(f *facts, _ *truth) { f.image.Spec.AccountID = thisAccount }},
-		{"pinned to another account", func(f *facts, t *truth) {
-			f.image.Spec.AccountID, t.mismatch = thatAccount, f.account != ""
+		{"no key yet", func(f *Facts, t *truth) { f.Account, t.account, t.keyUnknown = "", f.Image.Spec.AccountID, true }},
+		{"a key of another account", func(f *Facts, t *truth) { f.Account, t.account, t.mismatch = thatAccount, thatAccount, true }},
+		{"pinned", func(f *Facts, _ *truth) { f.Image.Spec.AccountID = thisAccount }},
+		{"pinned to another account", func(f *Facts, t *truth) {
+			f.Image.Spec.AccountID, t.mismatch = thatAccount, f.Account != ""
 		}},
-		{"no key, for a reason", func(f *facts, t *truth) {
-			f.account, t.account, t.keyUnknown, t.failed = "", "", true, true
-			f.failure = &failure.Error{Code: v1alpha1.ReasonSecretNotFound}
+		{"no key, for a reason", func(f *Facts, t *truth) {
+			f.Account, t.account, t.keyUnknown, t.failed = "", "", true, true
+			f.Failure = &failure.Error{Code: v1alpha1.ReasonSecretNotFound}
 		}},
 	}
 	sights = []variant{
 		nothingIs,
-		{"never seen", func(f *facts, t *truth) { f.image.Status.Image, t.seen, t.neverSeen = nil, false, true }},
-		{"seen in an unknown account", func(f *facts, t *truth) {
-			f.image.Status.Image.OwnerID, t.seen, t.accountUnseen = "", false, true
+		{"never seen", func(f *Facts, t *truth) { f.Image.Status.Image, t.seen, t.neverSeen = nil, false, true }},
+		{"seen in an unknown account", func(f *Facts, t *truth) {
+			f.Image.Status.Image.OwnerID, t.seen, t.accountUnseen = "", false, true
 		}},
-		{"not shown for long", func(f *facts, t *truth) {
-			f.image.Status.MissingSince, t.seen, t.missingLong = ago(agreement), false, true
+		{"not shown for long", func(f *Facts, t *truth) {
+			f.Image.Status.MissingSince, t.seen, t.missingLong = ago(Agreement), false, true
 		}},
-		{"not shown just now", func(f *facts, t *truth) { f.image.Status.MissingSince, t.seen = ago(agreement-time.Second), false }},
+		{"not shown just now", func(f *Facts, t *truth) { f.Image.Status.MissingSince, t.seen = ago(Agreement-time.Second), false }},
 	}
 	looks = []variant{
 		nothingIs,
-		{"shown", func(f *facts, t *truth) {
-			f.shown, t.looked, t.shown = &showing{&ecs.Image{ImageID: "m-1", OwnerID: thisAccount}}, true, true
+		{"shown", func(f *Facts, t *truth) {
+			f.Shown, t.looked, t.shown = &Showing{&ecs.Image{ImageID: "m-1", OwnerID: thisAccount}}, true, true
 		}},
-		{"not shown", func(f *facts, t *truth) { f.shown, t.looked = &showing{}, true }},
-		{"look failed", func(f *facts, t *truth) { f.failure, t.failed = &failure.Error{Code: "InternalError"}, true }},
+		{"not shown", func(f *Facts, t *truth) { f.Shown, t.looked = &Showing{}, true }},
+		{"look failed", func(f *Facts, t *truth) { f.Failure, t.failed = &failure.Error{Code: "InternalError"}, true }},
 	}
 	calls = []variant{
 		nothingIs,
-		{"accepted", func(f *facts, t *truth) { f.image.Status.DeletionAcceptedTime, t.accepted = ago(time.Minute), true }},
-		{"accepted long ago", func(f *facts, t *truth) {
-			f.image.Status.DeletionAcceptedTime, t.accepted, t.overdue = ago(patience), true, true
+		{"accepted", func(f *Facts, t *truth) { f.Image.Status.DeletionAcceptedTime, t.accepted = ago(time.Minute), true }},
+		{"accepted long ago", func(f *Facts, t *truth) {
+			f.Image.Status.DeletionAcceptedTime, t.accepted, t.overdue = ago(Patience), true, true
 		}},
-		{"just accepted", func(f *facts, t *truth) { f.call, t.called, t.accepted = accepted, true, true }},
-		{"accepted again", func(f *facts, t *truth) {
-			f.image.Status.DeletionAcceptedTime, f.call = ago(patience), accepted
+		{"just accepted", func(f *Facts, t *truth) { f.Call, t.called, t.accepted = Accepted, true, true }},
+		{"accepted again", func(f *Facts, t *truth) {
+			f.Image.Status.DeletionAcceptedTime, f.Call = ago(Patience), Accepted
 			t.accepted, t.overdue, t.called = true, true, true
 		}},
-		{"refused", func(f *facts, t *truth) {
-			f.call, f.failure = refused, &failure.Error{Code: "ImageUsingByInstance", Action: "ecs:DeleteImage"}
+		{"refused", func(f *Facts, t *truth) {
+			f.Call, f.Failure = Refused, &failure.Error{Code: "ImageUsingByInstance", Action: "ecs:DeleteImage"}
 			t.called, t.refused, t.failed = true, true, true
 		}},
 	}
 	waits = []variant{
 		nothingIs,
-		{"not due", func(f *facts, t *truth) { f.wait, t.waits = time.Minute, true }},
+		{"not due", func(f *Facts, t *truth) { f.Wait, t.waits = time.Minute, true }},
 	}
 	lives = []variant{
 		nothingIs,
-		{"live", func(f *facts, t *truth) { f.image.DeletionTimestamp, t.live = nil, true }},
+		{"live", func(f *Facts, t *truth) { f.Image.DeletionTimestamp, t.live = nil, true }},
 	}
 )
 
 // every calls check with each combination of the variants.
-func every(kinds [][]variant, check func(name string, f facts, t truth)) (rows int) {
+func every(kinds [][]variant, check func(name string, f Facts, t truth)) (rows int) {
 	chosen := make([]int, len(kinds))
 	for {
 		f, t := ready()
@@ -330,10 +330,10 @@ func pick(of []variant, names ...string) (picked []variant) {
 }
 
 // invariants returns what a verdict breaks.
-func invariants(v verdict, t truth) []string {
-	_, deletes := v.(deleteImage)
-	end, ends := v.(letGo)
-	_, says := v.(report)
+func invariants(v Verdict, t truth) []string {
+	_, deletes := v.(DeleteImage)
+	end, ends := v.(LetGo)
+	_, says := v.(Report)
 	ours := !t.live && !t.notOurs && !t.foreign
 	var broken []string
 	hold := func(holds bool, invariant string) {
@@ -345,7 +345,7 @@ func invariants(v verdict, t truth) []string {
 	hold(!deletes || !t.called, "DeleteImage is called once in an attempt")
 	hold(!ends || ours, "only our own finalizer, and the last one, is removed, from a deleted object")
 	if ends {
-		switch end.event {
+		switch end.Event {
 		case v1alpha1.EventDeleted:
 			hold(t.inForce() && t.looked && !t.shown, "deleted is what ECS accepted to delete and does not show")
 		case v1alpha1.EventNotFound:
@@ -367,16 +367,18 @@ func invariants(v verdict, t truth) []string {
 	held := ours && !t.inForce() && !t.keeps() && (t.releaseOther || t.protected || t.otherID())
 	hold(!held || says, "an object that is held says so, whatever else is known")
 	conflict := ours && !t.inForce() && !t.keeps() && !held
-	hold(!(conflict && (t.owned() || t.promised)) || ends && end.event == v1alpha1.EventRetained,
+	others := conflict && (t.owned() || t.promised)
+	hold(!others || ends && end.Event == v1alpha1.EventRetained,
 		"an object that does not own the image ends without a call")
-	hold(!(conflict && !t.owned() && !t.promised && t.kept()) || says, "an image that another object keeps is held")
+	vetoed := conflict && !others && t.kept()
+	hold(!vetoed || says, "an image that another object keeps is held")
 	return broken
 }
 
 func TestDecide_holdsItsInvariantsInEveryCombination(t *testing.T) {
 	failures := 0
-	check := func(name string, f facts, tr truth) {
-		v := decide(f)
+	check := func(name string, f Facts, tr truth) {
+		v := Decide(f)
 		for _, broken := range invariants(v, tr) {
 			if failures++; failures <= 5 {
 				t.Errorf("%s\n\tfacts:   %s\n\tverdict: %T %+v", broken, name, v, v)
