@@ -79,6 +79,7 @@ var _ = Describe("A drain of 1,000 images", Ordered, func() {
 		}
 		Expect(group.Wait()).To(Succeed())
 		Eventually(left).WithArguments(ctx, "Ready").WithTimeout(2 * time.Minute).WithPolling(time.Second).Should(BeZero())
+		Eventually(func() int { return costs(before)["create events"] }).Should(BeNumerically(">=", count))
 		used := costs(before)
 		GinkgoWriter.Println("created:", used)
 		AddReportEntry("created", used)

@@ -236,6 +236,9 @@ var (
 		nothingIs,
 		{"no key yet", func(f *Facts, t *truth) { f.Account, t.account, t.keyUnknown = "", f.Image.Spec.AccountID, true }},
 		{"a key of another account", func(f *Facts, t *truth) { f.Account, t.account, t.mismatch = thatAccount, thatAccount, true }},
+		{"pinned, no key yet", func(f *Facts, t *truth) {
+			f.Account, f.Image.Spec.AccountID, t.account, t.keyUnknown = "", thisAccount, thisAccount, true
+		}},
 		{"pinned", func(f *Facts, _ *truth) { f.Image.Spec.AccountID = thisAccount }},
 		{"pinned to another account", func(f *Facts, t *truth) {
 			f.Image.Spec.AccountID, t.mismatch = thatAccount, f.Account != ""
@@ -278,6 +281,11 @@ var (
 		{"refused", func(f *Facts, t *truth) {
 			f.Call, f.Failure = Refused, &failure.Error{Code: "ImageUsingByInstance", Action: "ecs:DeleteImage"}
 			t.called, t.refused, t.failed = true, true, true
+		}},
+		{"accepted long ago, refused now", func(f *Facts, t *truth) {
+			f.Image.Status.DeletionAcceptedTime, f.Call = ago(Patience), Refused
+			f.Failure = &failure.Error{Code: "ImageUsingByInstance", Action: "ecs:DeleteImage"}
+			t.accepted, t.overdue, t.called, t.refused, t.failed = true, true, true, true, true
 		}},
 	}
 	waits = []variant{
@@ -333,7 +341,9 @@ func pick(of []variant, names ...string) (picked []variant) {
 func invariants(v Verdict, t truth) []string {
 	_, deletes := v.(DeleteImage)
 	end, ends := v.(LetGo)
-	_, says := v.(Report)
+	said, says := v.(Report)
+	_, none := v.(Nothing)
+	_, waits := v.(WaitFor)
 	ours := !t.live && !t.notOurs && !t.foreign
 	var broken []string
 	hold := func(holds bool, invariant string) {
@@ -362,6 +372,11 @@ func invariants(v Verdict, t truth) []string {
 			hold(false, "an end has a known event")
 		}
 	}
+	hold(none == (!t.live && t.notOurs), "an object that is not ours is left alone, and no other")
+	hold(!waits || t.waits && !t.called, "an attempt ends early only if it is not due, and never after DeleteImage")
+	hold(!says || said.Err == nil || said.Err.Code != "InternalError", "a hiccup is retried")
+	early := ours && t.inForce() && t.keeps() && !t.looked && !t.failed && !t.mismatch
+	hold(!early || !ends, "an accepted deletion is looked at before its object ends")
 	stuck := ours && t.keeps() && !t.inForce()
 	hold(!stuck || ends, "an object that keeps its image is never stuck")
 	held := ours && !t.inForce() && !t.keeps() && (t.releaseOther || t.protected || t.otherID())
@@ -370,6 +385,9 @@ func invariants(v Verdict, t truth) []string {
 	others := conflict && (t.owned() || t.promised)
 	hold(!others || ends && end.Event == v1alpha1.EventRetained,
 		"an object that does not own the image ends without a call")
+	missing := conflict && !others && !t.kept() && t.looked && !t.shown && !t.seen && t.missingLong
+	missing = missing && !t.waits && !t.failed && !t.keyUnknown && !t.mismatch
+	hold(!missing || ends, "an object whose image two looks do not show ends")
 	vetoed := conflict && !others && t.kept()
 	hold(!vetoed || says, "an image that another object keeps is held")
 	return broken
