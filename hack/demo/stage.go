@@ -12,7 +12,9 @@ import (
 	"slices"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -191,5 +193,15 @@ func (s *stage) install() error {
 	if out, err := s.kubectl.run(s.ctx, ".", "apply", "--server-side", "-k", "config/default"); err != nil {
 		return fmt.Errorf("install config/default: %w\n%s", err, out)
 	}
-	return nil
+	// For some seconds after it got a CRD, the API server answers 503 to a creation that a MutatingAdmissionPolicy changes.
+	first := &v1alpha1.CustomImage{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "first"},
+		Spec:       v1alpha1.CustomImageSpec{RegionID: region, ImageID: watched.image.ImageID},
+	}
+	var err error
+	_ = wait.PollUntilContextTimeout(s.ctx, 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err = s.client.Create(ctx, first.DeepCopy(), client.DryRunAll)
+		return err == nil, nil
+	})
+	return err
 }

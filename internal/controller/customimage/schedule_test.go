@@ -104,6 +104,7 @@ func TestFailureLimiter_spacesAttemptsFromASecondToFiveMinutes(t *testing.T) {
 var _ = Describe("The schedule", func() {
 	It("makes at most a handful of calls after a restart with two hundred stuck objects", func(ctx SpecContext) {
 		w := newWorld(ctx)
+		w.calm()
 		var ids []string
 		for n := range 200 {
 			ids = append(ids, fmt.Sprint(w.id, n))

@@ -22,6 +22,7 @@ var _ = Describe("The status", func() {
 		w.events()
 		w.delete(w.id)
 		first := w.get(w.id)
+		w.calm()
 		for range 1000 {
 			w.clock.Step(10 * time.Minute)
 			w.attempt(w.id)
