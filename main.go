@@ -115,7 +115,7 @@ func parseFlags() (*settings, error) {
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logging)))
 	if flag.NArg() > 0 { // what stands behind it would be ignored, an --ecs-endpoint for example
-		return nil, fmt.Errorf("%q is no flag; a bool is written --flag=true", flag.Arg(0))
+		return nil, fmt.Errorf("unexpected argument %q; write booleans as --flag=true", flag.Arg(0))
 	}
 	if err := s.validate(); err != nil {
 		return nil, err

@@ -15,13 +15,12 @@ const (
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 )
 
+// No field of the spec has a rule of its own, and a field without a default may be null: an update that breaks such a
+// rule is answered with 422, and GitOps tools with a force option delete the object then. The rules of CustomImage apply
+// to a new object, the admission policy customimage-update to an update.
+
 // CustomImageSpec names one custom image and says what deleting the object
 // does to it.
-//
-// No field has a rule of its own, and a field without a default may be null: an
-// update that breaks such a rule is answered with 422, and GitOps tools with a
-// force option delete the object then. The rules of CustomImage apply to a new
-// object, the admission policy customimage-update to an update.
 type CustomImageSpec struct {
 	// regionID is the region of the image, for example cn-hangzhou. It is
 	// required, and cannot be changed: create another CustomImage for an image in
@@ -40,7 +39,7 @@ type CustomImageSpec struct {
 
 	// force deletes the image although instances use it (the Force parameter of
 	// DeleteImage). Those instances keep running, but their system disks can
-	// never be re-initialised again. It does not help against any other
+	// never be re-initialized. It does not help against any other
 	// obstacle. Default: false.
 	// +optional
 	// +kubebuilder:default=false
@@ -54,7 +53,8 @@ type CustomImageSpec struct {
 
 	// accountID is the Alibaba Cloud account that the image belongs to, for
 	// example 1234567890123456. The operator calls ECS only with an access key of
-	// that account. It can be added to an object, and not changed or removed.
+	// that account. You can add it to an existing
+	// object, but not change or remove it.
 	// Default: the account in which the image is first seen (status.image.ownerID).
 	// +optional
 	// +nullable
@@ -206,7 +206,7 @@ type CustomImageStatus struct {
 	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 
-	// lastSyncTime is when ECS last told something new about the live image.
+	// lastSyncTime is when ECS last reported a change of the live image.
 	// +optional
 	LastSyncTime *metav1.Time `json:"lastSyncTime,omitempty"`
 

@@ -110,6 +110,7 @@ var _ = DescribeTable("The manager refuses a flag that makes no sense, in words 
 	},
 	Entry(nil, "namespaces", ",", "want names separated by commas"),
 	Entry(nil, "network", "private", "want public or vpc"),
+	Entry(nil, "sts-region", "cn_hangzhou", "want the ID of a region"),
 	Entry(nil, "ecs-endpoint", "ecs.example", "want https://HOST"),
 	Entry(nil, "sts-endpoint", "https://sts.example/path", "want https://HOST"),
 	Entry(nil, "credentials", "vault", "want one of auto, rrsa, env, ecs-role, none"),
@@ -120,6 +121,14 @@ var _ = DescribeTable("The manager refuses a flag that makes no sense, in words 
 	Entry(nil, "waiting-backoff", "5s", "want the first and the longest wait"),
 	Entry(nil, "blocked-backoff", "10m,30s", "want the first and the longest wait"),
 )
+
+var _ = It("refuses the network vpc without a region for STS, whatever region an object has", func(ctx SpecContext) {
+	refused := cluster.Run(ctx, manager, "--kubeconfig=nowhere", "--network=vpc")
+	Expect(refused.Err).To(HaveOccurred())
+	Expect(refused.Stderr).To(ContainSubstring("--sts-region is \\\"\\\": want a region with --network=vpc"))
+	let := cluster.Run(ctx, manager, "--kubeconfig=nowhere", "--network=vpc", "--sts-region=cn-hangzhou")
+	Expect(let.Stderr).NotTo(ContainSubstring("sts-region"))
+})
 
 var _ = It("does not start in a pod whose namespace it cannot tell: all would be able to use its identity", func(ctx SpecContext) {
 	command := exec.CommandContext(ctx, manager, "--kubeconfig=nowhere")

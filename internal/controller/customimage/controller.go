@@ -2,7 +2,7 @@
 // It alone calls DeleteImage.
 //
 // It knows the objects, their finalizer, conditions and events, and when to call ECS. What may happen to an object is
-// decided in package decision, from facts about the cluster (gather.go) and ECS (cloud.go); two flows (observe.go,
+// decided in package decision, from facts about the cluster (gather.go) and ECS (attempt.go); two flows (observe.go,
 // delete.go) collect them in order. It does not know how ECS is called, nor where access keys come from.
 package customimage
 
@@ -41,10 +41,10 @@ type Config struct {
 	Events   events.EventRecorder
 	Clock    clock.PassiveClock
 
-	// Waiting and Blocked say how often ECS is asked again about an obstacle that ends without help, and about one
-	// that a user has to clear.
+	// Waiting and Blocked say how often the operator retries while an obstacle ends without help, and while a user has
+	// to clear it.
 	Waiting, Blocked Backoff
-	// Resync is how often ECS is asked about a live image.
+	// Resync is how often a live image is checked in ECS.
 	Resync time.Duration
 	// MaxConcurrentReconciles bounds how many objects are worked on at once, and so the concurrent calls of ECS.
 	MaxConcurrentReconciles int
@@ -156,7 +156,7 @@ func (r *Reconciler) tell(ctx context.Context, f decision.Facts, v decision.Verd
 		if err := r.status.write(ctx, f, v); err != nil {
 			return ctrl.Result{}, err
 		}
-		return ctrl.Result{RequeueAfter: r.schedule.report(f.Image)}, nil
+		return ctrl.Result{RequeueAfter: r.schedule.plan(f.Image)}, nil
 	case decision.Retry:
 		if v.Throttled {
 			return r.tellThrottled(ctx, f, v)

@@ -34,7 +34,7 @@ func (r *Reconciler) delete(ctx context.Context, a *attempt) (decision.Verdict, 
 		_, deletes := v.(decision.DeleteImage)
 		switch {
 		case !a.fresh:
-			a.facts, err = r.gatherer.fresh(ctx, a.facts)
+			a.facts, err = r.gatherer.refresh(ctx, a.facts)
 			a.fresh = true
 		case deletes:
 			ctx = context.WithoutCancel(ctx)

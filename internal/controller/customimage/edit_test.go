@@ -2,6 +2,7 @@ package customimage
 
 import (
 	"encoding/json"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -61,6 +62,34 @@ var _ = Describe("An edit that admission refuses", func() {
 		},
 		Entry("for spec.imageID", otherImage, "other in "+region),
 		Entry("for spec.regionID", otherRegion, " in cn-shanghai"),
+	)
+
+	DescribeTable("to another image or region after ECS accepted the deletion deletes no other image, and reports nothing as deleted",
+		func(ctx SpecContext, edit func(w *world) func(*v1alpha1.CustomImage)) {
+			w := newWorld(ctx, ecssim.Image{})
+			Expect(w.sim.PutImage(ecssim.Image{ImageID: w.id + "other", RegionID: region})).To(Succeed())
+			Expect(w.sim.Configure(func(s *ecssim.Scenario) { s.DeletionDelay = ecssim.Forever })).To(Succeed())
+			w.create(w.id)
+			w.delete(w.id)
+			Expect(readyReason(w.get(w.id))).To(Equal("Deleting"))
+			w.change(w.id, edit(w))
+			calls := len(w.sim.Calls())
+			for range 3 {
+				w.attempt(w.id)
+				w.expectStalled(w.id, "InvalidSpec")
+				w.clock.Step(11 * time.Minute)
+			}
+			Expect(w.sim.Calls()).To(HaveLen(calls))
+			Expect(w.get(w.id).Status.Image.ImageID).To(Equal(w.id))
+			w.events()
+			w.change(w.id, retained)
+			w.attempt(w.id)
+			Expect(w.gone(w.id)).To(BeTrue())
+			Expect(w.events()).To(ConsistOf(HavePrefix("Warning DeletionAccepted ")))
+			Expect(w.deletions()).To(Equal(1))
+		},
+		Entry("for spec.imageID", otherImage),
+		Entry("for spec.regionID", otherRegion),
 	)
 
 	DescribeTable("to another image or region than the one seen is settled by the policy Retain",

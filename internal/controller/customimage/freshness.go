@@ -149,15 +149,15 @@ func (p *proofs) read(
 	if decision.IsEnding(cached) {
 		return metadata(ctx, p.live, of)
 	}
-	shared := p.sharedRead(of.Kind + of.Name)
-	p.observe(image.ResourceVersion)
+	shared := p.readOf(of.Kind + of.Name)
+	p.see(image.ResourceVersion)
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if !atLeast(shared.upTo, image.ResourceVersion) {
 		if err := pause(ctx, p.window-time.Since(shared.ended)); err != nil {
 			return nil, err
 		}
-		upTo := p.observe(image.ResourceVersion)
+		upTo := p.see(image.ResourceVersion)
 		if shared.result, err = metadata(ctx, p.live, of); err != nil {
 			return nil, err
 		}
@@ -176,8 +176,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// observe tells of a resource version of a CustomImage, and returns the highest one known.
-func (p *proofs) observe(resourceVersion string) string {
+// see tells of a resource version of a CustomImage, and returns the highest one known.
+func (p *proofs) see(resourceVersion string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	versions := []string{resourceVersion}
@@ -192,7 +192,7 @@ func (p *proofs) observe(resourceVersion string) string {
 	return p.observed
 }
 
-func (p *proofs) sharedRead(of string) *sharedRead {
+func (p *proofs) readOf(of string) *sharedRead {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.shared[of] == nil {

@@ -121,15 +121,17 @@ var _ = Describe("The facts for a deletion", func() {
 	})
 
 	It("read namespace and CRD again for an object that was deleted after the last read", func(ctx SpecContext) {
-		w := newWorld(ctx, ecssim.Image{ImageID: "m-first"}, ecssim.Image{})
-		for _, id := range []string{"m-first", w.id} {
+		w := newWorld(ctx, ecssim.Image{})
+		first := w.id + "first"
+		Expect(w.sim.PutImage(ecssim.Image{ImageID: first, RegionID: region})).To(Succeed())
+		for _, id := range []string{first, w.id} {
 			w.create(id)
 			w.outlive(id)
 		}
-		w.deleteUnseen("m-first")
-		w.watches("m-first")
+		w.deleteUnseen(first)
+		w.watches(first)
 		counts := w.liveReads()
-		w.attempt("m-first")
+		w.attempt(first)
 		w.deleteUnseen(w.id)
 		w.attempt(w.id)
 		Expect(w.gone(w.id)).To(BeTrue())

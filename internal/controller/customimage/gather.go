@@ -35,10 +35,10 @@ func (g *gatherer) cached(ctx context.Context, image *v1alpha1.CustomImage) (f d
 	return f, err
 }
 
-// fresh replaces the facts of the cluster by some that are new enough to delete an image: the object is read from the
+// refresh replaces the facts of the cluster by some that are new enough to delete an image: the object is read from the
 // API server; for the others, proofs knows when the cache suffices. Facts about ECS that were found for another image
 // or with another key are dropped.
-func (g *gatherer) fresh(ctx context.Context, f decision.Facts) (decision.Facts, error) {
+func (g *gatherer) refresh(ctx context.Context, f decision.Facts) (decision.Facts, error) {
 	cached, current := f.Image, &v1alpha1.CustomImage{}
 	switch err := g.live.Get(ctx, client.ObjectKeyFromObject(cached), current); {
 	case apierrors.IsNotFound(err):
@@ -67,7 +67,7 @@ func (g *gatherer) tellTime(f *decision.Facts) {
 	f.Now, f.Wait = g.clock.Now(), g.schedule.until(f.Image)
 }
 
-// asked is what ECS is asked about an object, and with which key.
+// asked is what a call of ECS about an object is about, and with which key.
 func asked(image *v1alpha1.CustomImage) [3]string {
 	return [3]string{image.Spec.ImageID, image.Spec.RegionID, image.Spec.CredentialsSecretRef.Name}
 }

@@ -44,6 +44,10 @@ var _ = Describe("A live CustomImage", func() {
 		Entry("with the policy Retain", retained, "Deleting this object keeps the image."),
 		Entry("if it is protected: that it cannot be deleted", annotated(v1alpha1.AnnotationProtected, "until May"),
 			"This object is protected and cannot be deleted."),
+		Entry("if it is protected, and its policy is Retain", func(image *v1alpha1.CustomImage) {
+			annotated(v1alpha1.AnnotationProtected, "true")(image)
+			retained(image)
+		}, "This object is protected and cannot be deleted."),
 		Entry("if its protection is false", annotated(v1alpha1.AnnotationProtected, "false"),
 			"Deleting this object deletes the image."),
 	)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -74,7 +75,9 @@ func (c Collector) Collect(samples chan<- prometheus.Metric) {
 	}
 	counts := map[string]int{}
 	for i := range list.Items {
-		counts[readyReason(&list.Items[i])]++
+		if ready := meta.FindStatusCondition(list.Items[i].Status.Conditions, v1alpha1.ConditionReady); ready != nil {
+			counts[ready.Reason]++
+		}
 	}
 	for reason, count := range counts {
 		samples <- prometheus.MustNewConstMetric(customImages, prometheus.GaugeValue, float64(count), reason)

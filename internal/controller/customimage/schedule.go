@@ -94,7 +94,7 @@ type due struct {
 // always due.
 func (s *schedule) until(image *v1alpha1.CustomImage) time.Duration {
 	status := image.Status
-	if ptr.Deref(status.ObservedGeneration, -1) != image.Generation || status.LastHandledRetryAt != retryAt(image) {
+	if ptr.Deref(status.ObservedGeneration, -1) != image.Generation || status.LastHandledRetryAt != decision.RetryAt(image) {
 		return 0
 	}
 	planned, free := s.fromStatus(image), !waitsForECS(image)
@@ -128,8 +128,8 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// report plans the next attempt after a report, and returns how long it is until then.
-func (s *schedule) report(image *v1alpha1.CustomImage) time.Duration {
+// plan computes the next attempt after a report, and returns how long it is until then.
+func (s *schedule) plan(image *v1alpha1.CustomImage) time.Duration {
 	next := s.fromStatus(image)
 	s.remember(image, func(d *due) { *d = due{next: next, behind: d.behind} })
 	// 0 would mean never, and time passes between two looks at the clock.
@@ -212,11 +212,6 @@ func (s *schedule) series(image *v1alpha1.CustomImage) (Backoff, time.Time) {
 		return backoff, status.DeletionAcceptedTime.Time
 	}
 	return backoff, since.LastTransitionTime.Time
-}
-
-// retryAt returns the value of the retry annotation, as far as the status can hold it.
-func retryAt(image *v1alpha1.CustomImage) string {
-	return decision.Clip(image.Annotations[v1alpha1.AnnotationRetryAt], 256)
 }
 
 // remember changes what is remembered of an object.

@@ -55,7 +55,7 @@ func (w *writer) release(ctx context.Context, f decision.Facts, end decision.Let
 	err := w.send(released, func() error { return w.client.Patch(ctx, released, locked(f.Image)) })
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil // somebody else removed it, and the object is gone
+		return nil // another client removed it, and the object is gone
 	case err != nil:
 		return fmt.Errorf("remove the finalizer: %w", err)
 	}
@@ -180,15 +180,15 @@ func apply(f decision.Facts, r decision.Report, now metav1.Time) {
 		set(f.Image, now, r.Summary, metav1.ConditionTrue, r.Reason, r.Message)
 	}
 	status.ObservedGeneration = ptr.To(f.Image.Generation)
-	status.LastHandledRetryAt = retryAt(f.Image)
+	status.LastHandledRetryAt = decision.RetryAt(f.Image)
 	if r.Owner != nil {
 		status.OwnedBy = *r.Owner
 	}
-	remember(f, r, now)
+	recordFacts(f, r, now)
 }
 
-// remember keeps what later decisions rest on.
-func remember(f decision.Facts, r decision.Report, now metav1.Time) {
+// recordFacts keeps what later decisions rest on.
+func recordFacts(f decision.Facts, r decision.Report, now metav1.Time) {
 	status := &f.Image.Status
 	switch shown := f.Shown; {
 	case shown == nil:
@@ -286,7 +286,7 @@ func readyReason(image *v1alpha1.CustomImage) string {
 	return ""
 }
 
-// saysTheSame reports whether two statuses differ in times alone, of those that nothing is decided by.
+// saysTheSame reports whether two statuses differ only in times that no decision depends on.
 func saysTheSame(a, b v1alpha1.CustomImageStatus) bool {
 	a.LastSyncTime, b.LastSyncTime = nil, nil
 	return equality.Semantic.DeepEqual(a, b)

@@ -11,7 +11,7 @@ import (
 )
 
 // WhoAmI returns who the operator is to the cluster, as the flag that kubectl takes to bind a role to it. Every service
-// account may ask that, unless somebody has taken it away; the flag then has a name to fill in.
+// account may ask that; if the permission was removed, WhoAmI returns a placeholder.
 func WhoAmI(ctx context.Context, c client.Client) (string, error) {
 	review := &authenticationv1.SelfSubjectReview{}
 	if err := c.Create(ctx, review); apierrors.IsForbidden(err) {

@@ -20,8 +20,8 @@ import (
 const CRDName = "customimages.ecs.imagegc.io"
 
 const (
-	// Patience is how long ECS may go on showing an image whose deletion it accepted, before it is asked again and the
-	// user is told.
+	// Patience is how long ECS may go on showing an image whose deletion it accepted, before DeleteImage is
+	// called again and the object is Stalled.
 	Patience = 10 * time.Minute
 
 	// Agreement is how far apart two looks are that agree on an image that ECS does not show.
@@ -103,10 +103,14 @@ func foreignFinalizers(f Facts) Verdict {
 // deletionAccepted: once ECS accepted the deletion, the image is looked at and not asked to be deleted again, and
 // nothing says that it is kept.
 func deletionAccepted(f Facts) Verdict {
-	why := whyReleased(f)
+	why, invalid := whyReleased(f), specInvalid(f)
 	switch {
 	case f.AcceptedAt().IsZero():
 		return nil
+	case invalid != nil && why != "":
+		return leave(f, "", "", why)
+	case invalid != nil: // a look would be one at another image
+		return invalid
 	case f.isLookedAt() && !f.isShown():
 		return LetGo{v1alpha1.EventDeleted, fmt.Sprintf("Deleted in region %s, account %s.", f.Image.Spec.RegionID, f.Account)}
 	case why != "":
@@ -148,14 +152,14 @@ func stillShown(f Facts) Verdict {
 	}
 	switch overdue := f.Now.Sub(f.AcceptedAt()) >= Patience; {
 	case !overdue:
+		r.Message += " The operator checks again."
 		return r
 	case f.Call == NotCalled:
 		return nil
 	}
 	r.Summary = v1alpha1.ConditionStalled
-	r.Message += fmt.Sprintf(" This has lasted for more than %.0f minutes. Contact Alibaba Cloud support about the "+
-		"image. To remove this object now, run `kubectl annotate cimg %s -n %s --overwrite %s=%s`.", Patience.Minutes(),
-		f.Image.Name, f.Image.Namespace, v1alpha1.AnnotationRelease, f.Image.Spec.ImageID)
+	r.Message += fmt.Sprintf(" This has lasted for more than %.0f minutes. The operator calls DeleteImage again. If this "+
+		"continues, contact Alibaba Cloud support about the image. To remove this object now, run %s.", Patience.Minutes(), releaseCommand(f))
 	return r
 }
 
@@ -172,14 +176,33 @@ func released(f Facts) Verdict {
 	return leave(f, event, "The operator leaves the image as it is: ", why)
 }
 
+func releaseCommand(f Facts) string {
+	return fmt.Sprintf("`kubectl annotate cimg %s -n %s --overwrite %s=%s`", f.Image.Name, f.Image.Namespace,
+		v1alpha1.AnnotationRelease, f.Image.Spec.ImageID)
+}
+
+func howToRelease(f Facts) string {
+	return "To remove this object and keep the image, run " + releaseCommand(f) + "."
+}
+
+// howToRetain is for objects that may not be deleted yet.
+func howToRetain(f Facts) string {
+	text := fmt.Sprintf("To remove this object and keep the image, run `kubectl patch cimg %s -n %s --type=merge "+
+		`-p '{"spec":{"deletionPolicy":"Retain"}}'`+"`", f.Image.Name, f.Image.Namespace)
+	if f.Image.DeletionTimestamp.IsZero() {
+		return text + " and delete it."
+	}
+	return text + "."
+}
+
 // leave ends an object without a call. If ECS accepted the deletion before, it says that instead.
 func leave(f Facts, event, outcome, why string) Verdict {
 	since := f.AcceptedAt()
 	if since.IsZero() {
 		return LetGo{event, outcome + why + "."}
 	}
-	return LetGo{v1alpha1.EventDeletionAccepted, fmt.Sprintf("ECS accepted the deletion of the image at %s, so expect it to be "+
-		"deleted. This came too late to stop it: %s.", since.UTC().Format(time.RFC3339), why)}
+	return LetGo{v1alpha1.EventDeletionAccepted, fmt.Sprintf("Finalizer removed: %s. But ECS accepted the deletion of the image "+
+		"before that, at %s. Expect the image to be deleted.", why, since.UTC().Format(time.RFC3339))}
 }
 
 // whyReleased returns why the object is released without its image; "" if it is not.
@@ -232,8 +255,9 @@ func releaseInvalid(f Facts) Verdict {
 		Summary: v1alpha1.ConditionStalled,
 		Reason:  v1alpha1.ReasonInvalidRelease,
 		Page:    v1alpha1.ReasonInvalidRelease,
-		Message: fmt.Sprintf("The annotation %s is %q. To remove this object and keep the image, set it to %s. To delete "+
-			"the image, remove the annotation.", v1alpha1.AnnotationRelease, Clip(value, 64), f.Image.Spec.ImageID),
+		Message: fmt.Sprintf("The annotation %s is %q, which is not the ID of the image. %s To delete the image, run "+
+			"`kubectl annotate cimg %s -n %s %s-`.", v1alpha1.AnnotationRelease, Clip(value, 64), howToRelease(f),
+			f.Image.Name, f.Image.Namespace, v1alpha1.AnnotationRelease),
 	}
 }
 
@@ -246,9 +270,9 @@ func protected(f Facts) Verdict {
 		Summary: v1alpha1.ConditionStalled,
 		Reason:  v1alpha1.ReasonProtected,
 		Page:    v1alpha1.ReasonProtected,
-		Message: fmt.Sprintf("The annotation %s is %q. To delete the image, remove the annotation. To remove this object "+
-			"and keep the image, set spec.deletionPolicy to Retain.", v1alpha1.AnnotationProtected,
-			Clip(f.Image.Annotations[v1alpha1.AnnotationProtected], 64)),
+		Message: fmt.Sprintf("The annotation %s is %q. To delete the image, run `kubectl annotate cimg %s -n %s %s-`. %s",
+			v1alpha1.AnnotationProtected, Clip(f.Image.Annotations[v1alpha1.AnnotationProtected], 64), f.Image.Name,
+			f.Image.Namespace, v1alpha1.AnnotationProtected, howToRelease(f)),
 	}
 }
 
@@ -271,7 +295,7 @@ func specInvalid(f Facts) Verdict {
 		Obstacle: v1alpha1.ConditionInvalid,
 		Others:   Unobserved,
 		Message: "InvalidSpec: " + fault + " Nothing is deleted. Restore the old value, and create another CustomImage for " +
-			"another image. To remove this object and keep the image, set spec.deletionPolicy to Retain and delete it.",
+			"another image. " + howToRetain(f),
 	}
 }
 
@@ -322,9 +346,8 @@ func keptByOther(f Facts) Verdict {
 		Summary: v1alpha1.ConditionStalled,
 		Reason:  v1alpha1.ReasonConflict,
 		Page:    v1alpha1.ReasonConflict,
-		Message: fmt.Sprintf("CustomImage %s/%s keeps the image: %s. To delete the image, change that or delete that object. "+
-			"To remove this object and keep the image, run `kubectl annotate cimg %s -n %s --overwrite %s=%s`.",
-			keeper.Namespace, keeper.Name, why, f.Image.Name, f.Image.Namespace, v1alpha1.AnnotationRelease, f.Image.Spec.ImageID),
+		Message: fmt.Sprintf("CustomImage %s/%s keeps the image: %s. To delete the image, change that or delete that object. %s",
+			keeper.Namespace, keeper.Name, why, howToRelease(f)),
 	}
 }
 
@@ -383,8 +406,8 @@ func otherAccount(f Facts) Verdict {
 			Reason:  v1alpha1.ReasonAccountMismatch,
 			Page:    v1alpha1.ReasonAccountMismatch,
 			Others:  Unobserved,
-			Message: fmt.Sprintf(pin.text+", but the access key belongs to account %s. Use a key for account %s. To keep the "+
-				"image, set spec.deletionPolicy to Retain and delete this object.", pin.account, f.Account, pin.account),
+			Message: fmt.Sprintf(pin.text+", but the access key belongs to account %s. Use a key for account %s. %s",
+				pin.account, f.Account, pin.account, howToRetain(f)),
 		}
 	}
 	return nil
@@ -414,8 +437,8 @@ func notSeen(f Facts) Verdict {
 			Message: "ECS shows the image; its deletion starts next.",
 		}}
 	case status.MissingSince != nil && f.Now.Sub(status.MissingSince.Time) >= Agreement:
-		return LetGo{v1alpha1.EventNotFound, fmt.Sprintf("No image was deleted: ECS shows none of this ID in region %s, account "+
-			"%s. It was deleted elsewhere, or is not visible to the access key.", f.Image.Spec.RegionID, f.Account)}
+		return LetGo{v1alpha1.EventNotFound, fmt.Sprintf("No image was deleted: ECS does not show it in region %s, account "+
+			"%s. It was deleted elsewhere, or is not visible to the access key. If it exists, fix the key and create the object again.", f.Image.Spec.RegionID, f.Account)}
 	}
 	return missing(f, v1alpha1.ConditionReconciling, fmt.Sprintf("The operator checks once more after %.0f seconds, and then "+
 		"removes the finalizer without deleting an image.", Agreement.Seconds()))
@@ -453,15 +476,18 @@ func ownedByOther(f Facts) Verdict {
 	if owner == nil {
 		return nil
 	}
-	reference := referenceTo(owner)
+	reference, effect := referenceTo(owner), "Delete this object: that does not delete the image."
+	if keeps(f.Image) {
+		effect = fmt.Sprintf("As long as this object exists, it keeps the image. After that, deleting CustomImage %s/%s deletes it.",
+			owner.Namespace, owner.Name)
+	}
 	return Report{
 		Summary: v1alpha1.ConditionStalled,
 		Reason:  v1alpha1.ReasonConflict,
 		Page:    v1alpha1.ReasonConflict,
 		Others:  Cleared,
 		Owner:   &reference,
-		Message: fmt.Sprintf("CustomImage %s/%s owns the image, because it is older. Delete this object: that does not delete "+
-			"the image.", owner.Namespace, owner.Name),
+		Message: fmt.Sprintf("CustomImage %s/%s owns the image, because it is older. %s", owner.Namespace, owner.Name, effect),
 	}
 }
 
@@ -485,10 +511,10 @@ func available(f Facts) Verdict { return availableAs(f, f.Shown.Image.Status) }
 func availableAs(f Facts, status string) Verdict {
 	effect := "Deleting this object deletes the image."
 	switch {
-	case Retains(f.Image):
-		effect = "Deleting this object keeps the image."
 	case IsProtected(f.Image):
 		effect = "This object is protected and cannot be deleted."
+	case Retains(f.Image):
+		effect = "Deleting this object keeps the image."
 	}
 	return Report{
 		Reason:  v1alpha1.ReasonAvailable,

@@ -241,7 +241,7 @@ var (
 		}},
 		{"pinned", func(f *Facts, _ *truth) { f.Image.Spec.AccountID = thisAccount }},
 		{"pinned to another account", func(f *Facts, t *truth) {
-			f.Image.Spec.AccountID, t.mismatch = thatAccount, f.Account != ""
+			f.Image.Spec.AccountID, t.account, t.mismatch = thatAccount, thatAccount, true
 		}},
 		{"no key, for a reason", func(f *Facts, t *truth) {
 			f.Account, t.account, t.keyUnknown, t.failed = "", "", true, true
@@ -344,6 +344,9 @@ func invariants(v Verdict, t truth) []string {
 	said, says := v.(Report)
 	_, none := v.(Nothing)
 	_, waits := v.(WaitFor)
+	_, findsKey := v.(FindKey)
+	_, looks := v.(Look)
+	_, notes := v.(Note)
 	ours := !t.live && !t.notOurs && !t.foreign
 	var broken []string
 	hold := func(holds bool, invariant string) {
@@ -351,13 +354,15 @@ func invariants(v Verdict, t truth) []string {
 			broken = append(broken, invariant)
 		}
 	}
+	asks := deletes || findsKey || looks || notes
+	hold(!asks || !t.otherID(), "ECS is called for no image but the one that the object has seen")
 	hold(deletes == t.mayDelete(), "DeleteImage is called if, and only if, all that it requires holds")
 	hold(!deletes || !t.called, "DeleteImage is called once in an attempt")
 	hold(!ends || ours, "only our own finalizer, and the last one, is removed, from a deleted object")
 	if ends {
 		switch end.Event {
 		case v1alpha1.EventDeleted:
-			hold(t.inForce() && t.looked && !t.shown, "deleted is what ECS accepted to delete and does not show")
+			hold(t.inForce() && t.looked && !t.shown && !t.otherID(), "deleted is what ECS accepted to delete and does not show")
 		case v1alpha1.EventNotFound:
 			hold(!t.inForce() && !t.seen && t.missingLong && t.looked && !t.shown && !t.mismatch && !t.keyUnknown,
 				"not found is what two looks with the right key agree on")

@@ -33,7 +33,7 @@ type Facts struct {
 
 	// Account is the one that the access key belongs to; "" until the key is found.
 	Account string
-	// Shown is what ECS shows in this attempt; nil until it is asked.
+	// Shown is what ECS shows in this attempt; nil before the first look.
 	Shown *Showing
 	// Call is what became of DeleteImage in this attempt.
 	Call Call
@@ -120,4 +120,9 @@ func ObstacleOf(image *v1alpha1.CustomImage) *metav1.Condition {
 // IsEnding reports whether an object is being deleted or does not exist any more.
 func IsEnding(of *metav1.PartialObjectMetadata) bool {
 	return of == nil || !of.DeletionTimestamp.IsZero()
+}
+
+// RetryAt returns the value of the retry annotation, as far as the status can hold it.
+func RetryAt(image *v1alpha1.CustomImage) string {
+	return Clip(image.Annotations[v1alpha1.AnnotationRetryAt], 256)
 }

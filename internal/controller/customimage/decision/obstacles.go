@@ -42,8 +42,8 @@ const (
 // Meanings is the one table of what errors mean. The reconciler, its tests and the documentation are made from it.
 // The first row that matches a code counts.
 var Meanings = []Meaning{
-	{code("ImageUsingByInstance"), v1alpha1.ConditionInUse, "Release these instances" + adviceUnblock +
-		" To delete it now, set spec.force to true."},
+	{code("ImageUsingByInstance"), v1alpha1.ConditionInUse, "Release the instances that use the image" + adviceUnblock +
+		" To delete it now, run `kubectl patch cimg {name} -n {namespace} --type=merge -p '{\"spec\":{\"force\":true}}'`."},
 	{code("ImageUseShared"), v1alpha1.ConditionShared, "Stop sharing the image (ModifyImageSharePermission)" + adviceUnblock +
 		" spec.force does not help."},
 	{code("ImageIsPublic"), v1alpha1.ConditionPublic, "Make the image private (ModifyImageSharePermission with IsPublic=false)" +
@@ -118,8 +118,8 @@ var Meanings = []Meaning{
 		"The operator retries. If this continues, check the --ecs-endpoint flag, and proxies in between."},
 }
 
-const adviceOtherRegion = "If the region does not exist, set spec.deletionPolicy to Retain, delete this object, and create " +
-	"another one with the right regionID."
+const adviceOtherRegion = "If the region does not exist, run `kubectl patch cimg {name} -n {namespace} --type=merge " +
+	"-p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'`, delete this object, and create another one with the right regionID."
 
 // codeClusterError stands for an answer of the cluster's API server that reports a failure of its own.
 const codeClusterError = "ClusterError"
@@ -140,7 +140,7 @@ func MeaningOf(action, code string) Meaning {
 			return meaning
 		}
 	}
-	return Meaning{Code: ecs.Code{Pattern: code, Class: ecs.Transient},
+	return Meaning{Code: ecs.Code{Pattern: code, Class: ecs.ClassOf(action, code)},
 		Advice: "The operator retries. This code is not documented: if it continues, please report it."}
 }
 

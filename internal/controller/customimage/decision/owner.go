@@ -33,7 +33,7 @@ func keeperOf(f Facts) *v1alpha1.CustomImage {
 // rivalsInSight returns the rivals that have seen the image of this object, in the account that this one saw it in or is
 // looked for in. A rival that does not know the account may have seen it in this one.
 func rivalsInSight(f Facts) (rivals []*v1alpha1.CustomImage) {
-	account := cmp.Or(seenAs(f.Image).OwnerID, f.Account, f.Image.Spec.AccountID)
+	account := cmp.Or(seenAs(f.Image).OwnerID, f.Image.Spec.AccountID, f.Account)
 	for _, rival := range f.Rivals {
 		if rival.Status.Image == nil || rival.Spec.RegionID != f.Image.Spec.RegionID {
 			continue

@@ -62,8 +62,8 @@ func (a *attempt) findKey(ctx context.Context) error {
 	return nil
 }
 
-// look asks ECS for the image. Before an answer without it is believed, ECS is asked whether the key may look at all:
-// it has answered keys without the permission with an empty list. After ECS accepted a deletion, the acceptance is the
+// look asks ECS for the image. Before an answer without it is believed, a dry run asks whether the key may look at all:
+// ECS has answered keys without the permission with an empty list. After ECS accepted a deletion, the acceptance is the
 // evidence.
 func (a *attempt) look(ctx context.Context) error {
 	f, spec := &a.facts, a.facts.Image.Spec
