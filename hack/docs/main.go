@@ -104,6 +104,7 @@ var filledIn = strings.NewReplacer(
 	"{operator}", "--serviceaccount=imagegc-system:imagegc-controller-manager",
 	"{namespace}", "NAMESPACE",
 	"{secret}", "SECRET",
+	"{keeping}", " and keep the image",
 	"{name}", "NAME",
 	"{imageID}", "IMAGE",
 )

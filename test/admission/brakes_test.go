@@ -59,7 +59,7 @@ var _ = Describe("A brake on an object that is being deleted", func() {
 		object := doomed(ctx, retained, annotated(v1alpha1.AnnotationRelease, "m-other"))
 		both := merge(`{"spec":{"deletionPolicy":"Delete"},"metadata":{"annotations":{"ecs.imagegc.io/release":null}}}`)
 		Expect(both(ctx, as(editor), object)).To(And(beDeniedBy("brakes"),
-			MatchError(ContainSubstring("spec.deletionPolicy or the annotation ecs.imagegc.io/release"))))
+			MatchError(ContainSubstring("set spec.deletionPolicy to Delete or remove the annotation ecs.imagegc.io/release"))))
 	})
 
 	It("does not prevent what keeps the image or says nothing of it", func(ctx SpecContext) {

@@ -142,5 +142,5 @@ var _ = It("refuses to start with words that are no flags, behind which it would
 	refused := cluster.Run(ctx, manager, "--kubeconfig=nowhere",
 		"--leader-elect", "true", "--ecs-endpoint=http://127.0.0.1:1")
 	Expect(refused.Err).To(HaveOccurred())
-	Expect(refused.Stderr).To(ContainSubstring("is no flag; a bool is written --flag=true"))
+	Expect(refused.Stderr).To(ContainSubstring("write booleans as --flag=true"))
 })

@@ -97,7 +97,7 @@ var _ = Describe("A deletion that ECS accepted", func() {
 			w.attempt(w.id)
 			Expect(w.gone(w.id)).To(BeTrue())
 			Expect(w.events()).To(ConsistOf(And(HavePrefix("Warning DeletionAccepted "),
-				ContainSubstring("expect it to be deleted"), ContainSubstring("came too late"))))
+				ContainSubstring("Expect the image to be deleted"), ContainSubstring("before that"))))
 			Expect(countReleases("DeletionAccepted", "Retained", "Released")).To(
 				Equal([]float64{before[0], before[1] + 1, before[2], before[3]}))
 			Expect(w.calls("DeleteImage", w.id)).To(Equal(1))

@@ -71,7 +71,7 @@ func (a *attempt) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if found == nil && f.AcceptedAt().IsZero() {
+	if found == nil && f.Call != decision.Accepted {
 		if err := a.ecs.CheckDescribe(ctx, spec.RegionID, spec.ImageID); err != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func (a *attempt) deleteImage(ctx context.Context) error {
 	case f.Failure == nil:
 		return err
 	case decision.MeaningOf(f.Failure.Action, f.Failure.Code).Class == ecs.Gone:
-		f.Call, f.Failure = decision.Accepted, nil
+		f.Call, f.Failure = decision.NotThere, nil
 	default:
 		f.Call = decision.Refused
 		a.nameBlockers(ctx)
@@ -143,6 +143,9 @@ func nameFew(what string, ids []string, most int, more bool) string {
 		return fmt.Sprintf(" ECS lists no %s that this key can see.", what)
 	}
 	named := ids[:min(len(ids), most)]
+	for i, id := range named {
+		named[i] = decision.Clip(id, 64)
+	}
 	text := fmt.Sprintf(" The %s: %s", what, strings.Join(named, ", "))
 	switch left := len(ids) - len(named); {
 	case more && left > 0:

@@ -15,8 +15,19 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 )
 
-// imageIDField is the field by which objects for one image are found, in the cache by an index.
+// imageIDField is the field by which objects for one image are found. The cache has an index of that name, which also
+// finds those that have seen the image and name another one now.
 const imageIDField = "spec.imageID"
+
+// imagesOf returns the images that an object has to do with.
+func imagesOf(object client.Object) []string {
+	image := object.(*v1alpha1.CustomImage)
+	ids := []string{image.Spec.ImageID}
+	if seen := image.Status.Image; seen != nil && seen.ImageID != "" && seen.ImageID != image.Spec.ImageID {
+		ids = append(ids, seen.ImageID)
+	}
+	return ids
+}
 
 // rivalsOf returns the other objects for the image of this one. They are shared with the cache, and must not be
 // changed.

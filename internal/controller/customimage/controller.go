@@ -69,7 +69,7 @@ func New(config Config) *Reconciler {
 		waiting: config.Waiting, blocked: config.Blocked, resync: config.Resync, clock: config.Clock,
 		known: map[types.NamespacedName]due{},
 	}
-	proofs := &proofs{live: config.Live, window: batchWindow, shared: map[string]*sharedRead{}}
+	proofs := &proofs{live: config.Live, clock: config.Clock, window: batchWindow, shared: map[string]*sharedRead{}}
 	return &Reconciler{
 		config: config,
 		gatherer: gatherer{
@@ -130,21 +130,31 @@ func (r *Reconciler) conclude(
 		result, err = r.tell(ctx, f, v)
 	}
 	r.keepAcceptance(ctx, f)
-	if apierrors.IsConflict(err) { // another client changed the object: again when the cache has that
+	if apierrors.IsConflict(err) && f.Call != decision.Refused { // another client changed the object: again when the cache has that
 		return ctrl.Result{RequeueAfter: time.Second}, nil
 	}
 	return result, err
 }
 
 // keepAcceptance records that ECS accepted the deletion if no report did: while another client changes the object, or
-// for a hiccup that is not worth a word.
+// for a hiccup that is not worth a word. What the API server does not take is remembered, and so is a call that may have
+// been accepted.
 func (r *Reconciler) keepAcceptance(ctx context.Context, f decision.Facts) {
-	if f.Call != decision.Accepted || f.Image.Status.DeletionAcceptedTime != nil {
+	var accepted, unconfirmed time.Time
+	switch {
+	case f.Image.Status.DeletionAcceptedTime != nil:
+		return
+	case !f.AcceptedAt().IsZero():
+		if err := r.status.recordAcceptance(ctx, f); err != nil {
+			log.FromContext(ctx).Error(err, "Could not record that ECS accepted the deletion", "imageID", f.Image.Spec.ImageID)
+			accepted = f.AcceptedAt()
+		}
+	case f.Call == decision.Refused && decision.IsUnanswered(f.Failure):
+		unconfirmed = f.Now
+	case f.Call == decision.NotCalled:
 		return
 	}
-	if err := r.status.recordAcceptance(ctx, f); err != nil {
-		log.FromContext(ctx).Error(err, "Could not record that ECS accepted the deletion", "imageID", f.Image.Spec.ImageID)
-	}
+	r.schedule.remember(f.Image, func(d *due) { d.accepted, d.unconfirmed = accepted, unconfirmed })
 }
 
 // tell writes a report where it is due.

@@ -34,8 +34,7 @@ func (r *Reconciler) delete(ctx context.Context, a *attempt) (decision.Verdict, 
 		_, deletes := v.(decision.DeleteImage)
 		switch {
 		case !a.fresh:
-			a.facts, err = r.gatherer.refresh(ctx, a.facts)
-			a.fresh = true
+			a.facts, a.fresh, err = r.gatherer.refresh(ctx, a.facts)
 		case deletes:
 			ctx = context.WithoutCancel(ctx)
 			err = a.deleteImage(ctx)

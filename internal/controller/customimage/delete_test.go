@@ -81,7 +81,7 @@ var _ = Describe("Deleting a CustomImage", func() {
 		Expect(w.sim.AddFault(ecssim.Fault{Code: failure.CodeEndpointNotFound, Times: -1})).To(Succeed())
 		w.delete(w.id)
 		Expect(trueObstacles(w.get(w.id))).To(ConsistOf("Invalid"))
-		w.expectStalled(w.id, "EndpointNotFound", "Check spec.regionID", "set spec.deletionPolicy to Retain")
+		w.expectStalled(w.id, "EndpointNotFound", "Check spec.regionID", `"deletionPolicy":"Retain"`)
 
 		w.change(w.id, retained)
 		w.attempt(w.id)

@@ -1,6 +1,7 @@
 package customimage
 
 import (
+	"context"
 	"encoding/json"
 	"time"
 
@@ -91,6 +92,36 @@ var _ = Describe("An edit that admission refuses", func() {
 		Entry("for spec.imageID", otherImage),
 		Entry("for spec.regionID", otherRegion),
 	)
+
+	It("that is taken back is not reported any more, although something else holds the object", func(ctx SpecContext) {
+		w := edited(ctx, otherImage)
+		w.delete(w.id)
+		w.expectStalled(w.id, "InvalidSpec")
+		w.change(w.id, func(image *v1alpha1.CustomImage) {
+			image.Spec.ImageID = w.id
+			annotated(v1alpha1.AnnotationProtected, "true")(image)
+		})
+		w.attempt(w.id)
+		w.expectStalled(w.id, "Protected")
+		Expect(trueObstacles(w.get(w.id))).To(BeEmpty())
+	})
+
+	It("of the object that keeps an image does not end that", func(ctx SpecContext) {
+		w := newWorld(ctx, ecssim.Image{})
+		other := w.beside()
+		w.create(w.id)
+		w.outlive(w.id)
+		other.create(w.id, retained)
+		other.change(w.id, otherImage(other))
+		w.cache.List = func(ctx context.Context, c client.WithWatch, l client.ObjectList, _ ...client.ListOption) error {
+			return c.List(ctx, l) // as the index of the cache finds what an object has seen
+		}
+		w.watches(w.id)
+		w.deleteUnseen(w.id)
+		w.attempt(w.id)
+		w.expectStalled(w.id, "Conflict")
+		Expect(w.exists(w.id)).To(BeTrue())
+	})
 
 	DescribeTable("to another image or region than the one seen is settled by the policy Retain",
 		func(ctx SpecContext, edit func(w *world) func(*v1alpha1.CustomImage)) {

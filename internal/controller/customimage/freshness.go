@@ -9,6 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
@@ -30,7 +31,8 @@ const (
 // proofs knows how new the cache is, and reads from the API server what the cache cannot prove. Its arguments are
 // in docs/design.md, "Fresh, and cheap".
 type proofs struct {
-	live client.Reader
+	live  client.Reader
+	clock clock.PassiveClock
 	// revision returns the resource version up to which the cache has seen all CustomImages. It is nil if the cache has
 	// several watches, whose events have no common order.
 	revision func() string
@@ -71,9 +73,13 @@ func (p *proofs) isCurrent(image *v1alpha1.CustomImage, now time.Time) bool {
 	if image.Status.Image == nil {
 		return false
 	}
-	age := now.Sub(image.DeletionTimestamp.Time)
-	justDeleted := age >= -apiServerSkew && age <= recent
-	return justDeleted || now.Sub(p.provenAsOf()) <= recent
+	return isRecent(image.DeletionTimestamp.Time, now) || isRecent(p.provenAsOf(), now)
+}
+
+// isRecent compares by the wall clock: the monotonic one stands still while a node is suspended.
+func isRecent(t, now time.Time) bool {
+	age := now.Round(0).Sub(t.Round(0))
+	return age >= -apiServerSkew && age <= recent
 }
 
 func (p *proofs) provenAsOf() time.Time {
@@ -111,7 +117,7 @@ func (p *proofs) rivals(
 		if client.IgnoreNotFound(err) != nil {
 			return nil, fmt.Errorf("read CustomImage %s/%s: %w", rival.Namespace, rival.Name, err)
 		}
-		if err == nil && current.Spec.ImageID == image.Spec.ImageID {
+		if err == nil && slices.Contains(imagesOf(current), image.Spec.ImageID) {
 			rivals = append(rivals, current)
 		}
 	}
@@ -147,23 +153,30 @@ func (p *proofs) read(
 		return nil, err
 	}
 	if decision.IsEnding(cached) {
+		p.drop(of.Kind + of.Name)
 		return metadata(ctx, p.live, of)
 	}
 	shared := p.readOf(of.Kind + of.Name)
 	p.see(image.ResourceVersion)
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	if !atLeast(shared.upTo, image.ResourceVersion) {
-		if err := pause(ctx, p.window-time.Since(shared.ended)); err != nil {
+	if !atLeast(shared.upTo, image.ResourceVersion) || p.clock.Since(shared.ended) > recent {
+		if err := pause(ctx, p.window-p.clock.Since(shared.ended)); err != nil {
 			return nil, err
 		}
 		upTo := p.see(image.ResourceVersion)
 		if shared.result, err = metadata(ctx, p.live, of); err != nil {
 			return nil, err
 		}
-		shared.upTo, shared.ended = upTo, time.Now()
+		shared.upTo, shared.ended = upTo, p.clock.Now()
 	}
 	return shared.result, nil
+}
+
+func (p *proofs) drop(of string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.shared, of)
 }
 
 // pause lets other deletions join a read.

@@ -3,7 +3,6 @@ package customimage
 import (
 	"context"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -35,36 +34,38 @@ func (g *gatherer) cached(ctx context.Context, image *v1alpha1.CustomImage) (f d
 	return f, err
 }
 
-// refresh replaces the facts of the cluster by some that are new enough to delete an image: the object is read from the
-// API server; for the others, proofs knows when the cache suffices. Facts about ECS that were found for another image
-// or with another key are dropped.
-func (g *gatherer) refresh(ctx context.Context, f decision.Facts) (decision.Facts, error) {
+// refresh replaces the facts of the cluster by some that are new enough to delete an image, and reports whether they
+// are: what the object is deleted together with and its rivals, of which proofs knows when the cache suffices, and last
+// the object itself, from the API server. If ECS would now be asked about something else, or with another key, what it
+// answered is dropped, and the facts are not fresh yet.
+func (g *gatherer) refresh(ctx context.Context, f decision.Facts) (_ decision.Facts, fresh bool, err error) {
 	cached, current := f.Image, &v1alpha1.CustomImage{}
-	switch err := g.live.Get(ctx, client.ObjectKeyFromObject(cached), current); {
-	case apierrors.IsNotFound(err):
-		f.Absent = true
-		return f, nil
-	case err != nil:
-		return f, err
-	case current.UID != cached.UID || current.DeletionTimestamp.IsZero():
-		f.Absent = true
-		return f, nil
+	if f.CRD, f.Namespace, err = g.proofs.surroundings(ctx, g.cache, cached); err != nil {
+		return f, false, err
 	}
-	if asked(cached) != asked(current) {
-		f = decision.Facts{Operator: g.operator}
+	if f.Rivals, err = g.proofs.rivals(ctx, g.cache, cached, g.clock.Now()); err != nil {
+		return f, false, err
+	}
+	err = g.live.Get(ctx, client.ObjectKeyFromObject(cached), current)
+	if client.IgnoreNotFound(err) != nil {
+		return f, false, err
+	}
+	if err != nil || current.UID != cached.UID || current.DeletionTimestamp.IsZero() {
+		f.Absent = true
+		return f, true, nil
+	}
+	fresh = asked(cached) == asked(current)
+	if !fresh {
+		f = decision.Facts{Operator: f.Operator, CRD: f.CRD, Namespace: f.Namespace}
 	}
 	f.Image = current
 	g.tellTime(&f)
-	var err error
-	if f.CRD, f.Namespace, err = g.proofs.surroundings(ctx, g.cache, current); err != nil {
-		return f, err
-	}
-	f.Rivals, err = g.proofs.rivals(ctx, g.cache, current, f.Now)
-	return f, err
+	return f, fresh, nil
 }
 
 func (g *gatherer) tellTime(f *decision.Facts) {
 	f.Now, f.Wait = g.clock.Now(), g.schedule.until(f.Image)
+	f.Accepted, f.Unconfirmed = g.schedule.called(f.Image)
 }
 
 // asked is what a call of ECS about an object is about, and with which key.

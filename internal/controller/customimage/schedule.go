@@ -87,6 +87,9 @@ type due struct {
 	imposed        bool      // next follows from a quota or from a failure, and not from the status
 	throttledSince time.Time
 	behind         time.Time // when the clock was first seen to be behind the status
+
+	// What the status could not be told of DeleteImage: when it was accepted, and when it got no usable answer.
+	accepted, unconfirmed time.Time
 }
 
 // until returns how long to wait before an object may be attempted again. Only a change of the spec (a deletion counts
@@ -111,13 +114,21 @@ func (s *schedule) until(image *v1alpha1.CustomImage) time.Duration {
 	return wait
 }
 
-// waitsForECS reports whether only an answer of ECS can change what an object waits for.
+// waitsForECS reports whether only an answer of ECS can change what an object waits for: not if Ready says something
+// else than the obstacle, because the object itself holds the deletion.
 func waitsForECS(image *v1alpha1.CustomImage) bool {
 	status := image.Status
-	if image.DeletionTimestamp.IsZero() || decision.ObstacleOf(image) != nil {
+	if image.DeletionTimestamp.IsZero() || status.DeletionAcceptedTime != nil || status.MissingSince != nil {
 		return true
 	}
-	return status.DeletionAcceptedTime != nil || status.MissingSince != nil
+	obstacle, ready := decision.ObstacleOf(image), meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
+	return obstacle != nil && ready != nil && obstacle.Message == ready.Message
+}
+
+// called returns when DeleteImage was accepted, and when it got no usable answer, as far as only this process knows.
+func (s *schedule) called(image *v1alpha1.CustomImage) (accepted, unconfirmed time.Time) {
+	s.remember(image, func(d *due) { accepted, unconfirmed = d.accepted, d.unconfirmed })
+	return accepted, unconfirmed
 }
 
 // earliest returns the earlier of two times; a zero one does not count.
@@ -131,7 +142,7 @@ func earliest(a, b time.Time) time.Time {
 // plan computes the next attempt after a report, and returns how long it is until then.
 func (s *schedule) plan(image *v1alpha1.CustomImage) time.Duration {
 	next := s.fromStatus(image)
-	s.remember(image, func(d *due) { *d = due{next: next, behind: d.behind} })
+	s.remember(image, func(d *due) { d.next, d.imposed, d.throttledSince = next, false, time.Time{} })
 	// 0 would mean never, and time passes between two looks at the clock.
 	return max(next.Sub(s.clock.Now()), time.Millisecond)
 }
@@ -153,7 +164,7 @@ func (s *schedule) throttled(image *v1alpha1.CustomImage, wait time.Duration) (n
 
 // failed leaves the next attempt to the backoff of the work queue.
 func (s *schedule) failed(image *v1alpha1.CustomImage) {
-	s.remember(image, func(d *due) { *d = due{next: s.clock.Now(), imposed: true, behind: d.behind} })
+	s.remember(image, func(d *due) { d.next, d.imposed, d.throttledSince = s.clock.Now(), true, time.Time{} })
 }
 
 // fromStatus computes the next attempt from the status.

@@ -2,6 +2,7 @@ package customimage
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 )
 
@@ -122,6 +124,22 @@ var _ = Describe("The schedule", func() {
 			w.clock.Step(time.Second)
 		}
 		Expect(len(w.sim.Calls()) - before).To(BeNumerically("<=", 10))
+	})
+
+	It("holds also while another client changes the object during each call", func(ctx SpecContext) {
+		w := newWorld(ctx, ecssim.Image{UsedBy: []string{"i-bp1a"}})
+		w.create(w.id)
+		w.deleteUnseen(w.id)
+		n := 0
+		w.ecs.answer = func(_ http.ResponseWriter, action string, _ *http.Request) bool {
+			if action == "DeleteImage" {
+				n++
+				w.change(w.id, func(image *v1alpha1.CustomImage) { image.Labels = map[string]string{"n": fmt.Sprint(n)} })
+			}
+			return false
+		}
+		w.pass(w.id, 5*time.Minute)
+		Expect(w.deletions()).To(BeNumerically("<=", 10))
 	})
 
 	DescribeTable("makes no more attempts in the hour after the clock was set back by an hour",

@@ -71,9 +71,10 @@ func (w *writer) write(ctx context.Context, f decision.Facts, r decision.Report)
 	before := f.Image.DeepCopy()
 	if namespace := terminating(f); namespace != nil && r.Summary == v1alpha1.ConditionStalled {
 		// Nothing can be created in it, so most advice does not help there.
-		r.Message += fmt.Sprintf(" The namespace is terminating. To remove this object and keep the image, run "+
+		r.Message += fmt.Sprintf(" The namespace is terminating. To remove this object without deleting the image, run "+
 			"`kubectl annotate namespace %s %s-`.", namespace.Name, v1alpha1.AnnotationOnNamespaceDeletion)
 	}
+	r.Message = decision.Clip(r.Message, maxMessage)
 	if r.Page != "" {
 		r.Message += " See " + reasonPages + r.Page + ".md"
 	}
@@ -121,17 +122,14 @@ func terminating(f decision.Facts) *metav1.PartialObjectMetadata {
 func (w *writer) recordAcceptance(ctx context.Context, f decision.Facts) error {
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"status":{"deletionAcceptedTime":%q}}`,
 		f.Image.UID, f.AcceptedAt().UTC().Format(time.RFC3339))
-	image := f.Image.DeepCopy()
-	return client.IgnoreNotFound(w.send(image, func() error {
-		return w.client.Status().Patch(ctx, image, client.RawPatch(types.MergePatchType, patch))
-	}))
+	return client.IgnoreNotFound(w.client.Status().Patch(ctx, f.Image.DeepCopy(), client.RawPatch(types.MergePatchType, patch)))
 }
 
 // send sends a patch, and has its time and its result counted as a proof of how new the cache is.
 func (w *writer) send(image *v1alpha1.CustomImage, patch func() error) error {
-	sent := w.clock.Now()
+	sent, before := w.clock.Now(), image.ResourceVersion
 	err := patch()
-	if err == nil {
+	if err == nil && image.ResourceVersion != before { // a patch that changes nothing proves nothing
 		w.wrote(image.ResourceVersion, sent)
 	}
 	return err
@@ -142,6 +140,9 @@ func (w *writer) send(image *v1alpha1.CustomImage, patch func() error) error {
 func locked(before *v1alpha1.CustomImage) client.Patch {
 	return client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 }
+
+// maxMessage is how many bytes of a message there may be, beside the link: the API allows 32,768 for a condition.
+const maxMessage = 32000
 
 // maxNote is how many bytes of a note the API server accepts.
 const maxNote = 1024
@@ -198,8 +199,10 @@ func recordFacts(f decision.Facts, r decision.Report, now metav1.Time) {
 		status.Image, status.LastSyncTime, status.MissingSince = imageStatus(f), &now, nil
 	}
 	switch {
-	case f.Call == decision.Accepted && status.DeletionAcceptedTime == nil:
-		status.DeletionAcceptedTime = ptr.To(metav1.NewTime(f.Now))
+	case f.AcceptedAt().IsZero() && f.Call != decision.Refused:
+		status.DeletionAcceptedTime = nil // of another life
+	case f.Call != decision.Refused:
+		status.DeletionAcceptedTime = ptr.To(metav1.NewTime(f.AcceptedAt()).Rfc3339Copy())
 	case f.Call == decision.Refused && r.Others == decision.Cleared:
 		status.DeletionAcceptedTime = nil
 	}
@@ -213,6 +216,8 @@ func setObstacles(image *v1alpha1.CustomImage, r decision.Report, now metav1.Tim
 		case obstacle == r.Obstacle:
 			set(image, now, obstacle, metav1.ConditionTrue, r.Reason, r.Message)
 		case c == nil || c.Status == metav1.ConditionFalse:
+		case c.Reason == v1alpha1.ReasonInvalidSpec:
+			set(image, now, obstacle, metav1.ConditionFalse, v1alpha1.ReasonCleared, "The spec names the image of this object.")
 		case r.Others == decision.Cleared:
 			set(image, now, obstacle, metav1.ConditionFalse, v1alpha1.ReasonCleared, "ECS no longer reports this.")
 		case r.Others == decision.Unobserved:
@@ -274,7 +279,7 @@ func imageStatus(f decision.Facts) *v1alpha1.ImageStatus {
 		}
 	}
 	if !found.CreationTime.IsZero() {
-		status.CreationTime = ptr.To(metav1.NewTime(found.CreationTime))
+		status.CreationTime = ptr.To(metav1.NewTime(found.CreationTime).Rfc3339Copy()) // as the API keeps it
 	}
 	return status
 }

@@ -164,6 +164,19 @@ var _ = Describe("The status", func() {
 		Entry("with a code without letters", "…/…", "Retrying"),
 	)
 
+	It("can hold instances with IDs of any length", func(ctx SpecContext) {
+		w := newWorld(ctx, ecssim.Image{UsedBy: []string{"i-bp1a"}})
+		w.create(w.id)
+		w.ecs.answer = func(rw http.ResponseWriter, action string, _ *http.Request) bool {
+			if action == "DescribeInstances" {
+				_, _ = fmt.Fprintf(rw, `{"RequestId":"x","Instances":{"Instance":[{"InstanceId":"%s"}]}}`, strings.Repeat("i", 40000))
+			}
+			return action == "DescribeInstances"
+		}
+		w.delete(w.id)
+		Expect(readyReason(w.get(w.id))).To(Equal("ImageUsingByInstance"))
+	})
+
 	It("can hold annotations and finalizers of any length", func(ctx SpecContext) {
 		w := newWorld(ctx, ecssim.Image{})
 		w.create(w.id, annotated(v1alpha1.AnnotationRelease, long), func(image *v1alpha1.CustomImage) {

@@ -24,8 +24,7 @@ import (
 
 // SetupWithManager adds the reconciler to a manager, whose cache must have the options of CacheByObject.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.CustomImage{}, imageIDField,
-		func(object client.Object) []string { return []string{object.(*v1alpha1.CustomImage).Spec.ImageID} })
+	err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.CustomImage{}, imageIDField, imagesOf)
 	if err != nil {
 		return fmt.Errorf("index the objects by their images: %w", err)
 	}

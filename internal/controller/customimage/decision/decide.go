@@ -58,6 +58,7 @@ var deletionRules = []rule{
 	specInvalid,
 	notOwner,
 	keptByOther,
+	imageNotThere,
 	notDue,
 	failed,
 	keyUnknown,
@@ -112,13 +113,33 @@ func deletionAccepted(f Facts) Verdict {
 	case invalid != nil: // a look would be one at another image
 		return invalid
 	case f.isLookedAt() && !f.isShown():
-		return LetGo{v1alpha1.EventDeleted, fmt.Sprintf("Deleted in region %s, account %s.", f.Image.Spec.RegionID, f.Account)}
+		return deleted(f)
 	case why != "":
 		return tooLate(f, why)
 	case f.isShown():
 		return stillShown(f)
 	}
 	return firstOf(f, notDue, failed, keyUnknown, otherAccount, notLooked)
+}
+
+// imageNotThere: DeleteImage answered that there is no such image, though ECS showed it at the last look. Either an
+// earlier call took effect, or somebody else deleted it. An answer that still shows it is a contradiction.
+func imageNotThere(f Facts) Verdict {
+	switch {
+	case f.Call != NotThere:
+		return nil
+	case f.isShown():
+		f.Failure = &failure.Error{Code: failure.CodeUnusableAnswer,
+			Message: "DeleteImage answers that there is no such image, and DescribeImages shows it."}
+		return Explain(f)
+	case f.isLookedAt():
+		return deleted(f)
+	}
+	return firstOf(f, failed, notLooked)
+}
+
+func deleted(f Facts) Verdict {
+	return LetGo{v1alpha1.EventDeleted, fmt.Sprintf("Deleted in region %s, account %s.", f.Image.Spec.RegionID, f.Account)}
 }
 
 // tooLate: the object is released, but not before a last look, if one is possible.
@@ -182,27 +203,44 @@ func releaseCommand(f Facts) string {
 }
 
 func howToRelease(f Facts) string {
-	return "To remove this object and keep the image, run " + releaseCommand(f) + "."
+	return "To remove this object" + keeping(f) + ", run " + releaseCommand(f) + "."
+}
+
+// keeping is what releasing the object does for the image.
+func keeping(f Facts) string {
+	if f.AcceptedAt().IsZero() {
+		return " and keep the image"
+	}
+	return ", whose image ECS has accepted to delete"
 }
 
 // howToRetain is for objects that may not be deleted yet.
 func howToRetain(f Facts) string {
-	text := fmt.Sprintf("To remove this object and keep the image, run `kubectl patch cimg %s -n %s --type=merge "+
-		`-p '{"spec":{"deletionPolicy":"Retain"}}'`+"`", f.Image.Name, f.Image.Namespace)
+	text := fmt.Sprintf("To remove this object%s, run `kubectl patch cimg %s -n %s --type=merge "+
+		`-p '{"spec":{"deletionPolicy":"Retain"}}'`+"`", keeping(f), f.Image.Name, f.Image.Namespace)
 	if f.Image.DeletionTimestamp.IsZero() {
 		return text + " and delete it."
 	}
 	return text + "."
 }
 
-// leave ends an object without a call. If ECS accepted the deletion before, it says that instead.
+// leave ends an object without a call. If ECS accepted the deletion before, or may have, it says that instead.
 func leave(f Facts, event, outcome, why string) Verdict {
-	since := f.AcceptedAt()
-	if since.IsZero() {
-		return LetGo{event, outcome + why + "."}
+	accepted := f.AcceptedAt()
+	for _, rival := range rivalsInSight(f) {
+		if rival.Status.DeletionAcceptedTime != nil && accepted.IsZero() {
+			accepted = rival.Status.DeletionAcceptedTime.Time
+		}
 	}
-	return LetGo{v1alpha1.EventDeletionAccepted, fmt.Sprintf("Finalizer removed: %s. But ECS accepted the deletion of the image "+
-		"before that, at %s. Expect the image to be deleted.", why, since.UTC().Format(time.RFC3339))}
+	switch {
+	case !accepted.IsZero():
+		return LetGo{v1alpha1.EventDeletionAccepted, fmt.Sprintf("Finalizer removed: %s. But ECS accepted the deletion of the image "+
+			"before that, at %s. Expect the image to be deleted.", why, accepted.UTC().Format(time.RFC3339))}
+	case !f.Unconfirmed.IsZero():
+		return LetGo{v1alpha1.EventDeletionAccepted, fmt.Sprintf("Finalizer removed: %s. But a call of DeleteImage got no usable "+
+			"answer at %s. ECS may have accepted it, so check the image.", why, f.Unconfirmed.UTC().Format(time.RFC3339))}
+	}
+	return LetGo{event, outcome + why + "."}
 }
 
 // whyReleased returns why the object is released without its image; "" if it is not.
@@ -294,7 +332,7 @@ func specInvalid(f Facts) Verdict {
 		Page:     v1alpha1.ReasonInvalidSpec,
 		Obstacle: v1alpha1.ConditionInvalid,
 		Others:   Unobserved,
-		Message: "InvalidSpec: " + fault + " Nothing is deleted. Restore the old value, and create another CustomImage for " +
+		Message: "InvalidSpec: " + fault + " DeleteImage is not called. Restore the old value, and create another CustomImage for " +
 			"another image. " + howToRetain(f),
 	}
 }

@@ -22,8 +22,8 @@ type truth struct {
 	promised                           bool
 	keyUnknown, mismatch               bool
 	specChanged, specStrange           bool
-	regionChanged                      bool
 	accepted, overdue, called, refused bool
+	notThere                           bool
 	looked, shown, seen, missingLong   bool
 	waits, failed                      bool
 
@@ -39,7 +39,7 @@ func (t truth) rivalCounts() bool {
 	if t.neverSeen || t.accountUnseen {
 		account = t.account
 	}
-	return t.rivalSaw && !t.regionChanged && (t.rivalAccount == account || t.rivalAccount == "")
+	return t.rivalSaw && !(t.neverSeen && t.specChanged) && (t.rivalAccount == account || t.rivalAccount == "")
 }
 
 // otherID says that the spec names no image, or another one than the object has seen.
@@ -64,7 +64,7 @@ func (t truth) ended() bool { return t.overdue && !t.called && t.shown && !t.kee
 // mayDelete lists all that has to hold for DeleteImage.
 func (t truth) mayDelete() bool {
 	return !t.live && !t.notOurs && !t.foreign && !t.keeps() && !t.releaseOther && !t.protected && !t.otherID() &&
-		!t.owned() && !t.promised && !t.kept() && !t.keyUnknown && !t.mismatch && !t.failed && t.seen &&
+		!t.owned() && !t.promised && !t.kept() && !t.keyUnknown && !t.mismatch && !t.failed && t.seen && !t.notThere &&
 		(!t.waits || t.called) && (!t.inForce() || t.ended())
 }
 
@@ -91,7 +91,7 @@ func ago(d time.Duration) *metav1.Time { t := metav1.NewTime(decidedAt.Add(-d));
 func ready() (Facts, truth) {
 	image := &v1alpha1.CustomImage{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "web", UID: "this", CreationTimestamp: born,
-			DeletionTimestamp: ago(time.Minute), Finalizers: []string{v1alpha1.Finalizer}, Annotations: map[string]string{}},
+			DeletionTimestamp: ago(30 * time.Minute), Finalizers: []string{v1alpha1.Finalizer}, Annotations: map[string]string{}},
 		Spec: v1alpha1.CustomImageSpec{RegionID: "cn-hangzhou", ImageID: "m-1", DeletionPolicy: v1alpha1.DeletionPolicyDelete},
 		Status: v1alpha1.CustomImageStatus{Image: &v1alpha1.ImageStatus{
 			ImageID: "m-1", RegionID: "cn-hangzhou", OwnerID: thisAccount}},
@@ -201,12 +201,21 @@ var (
 		}, truth{rivalSaw: true, rivalOlder: true, rivalKeeps: true, rivalAccount: thatAccount})},
 		{"an older rival in another region", withRival(func(c *v1alpha1.CustomImage) {
 			olderBy(time.Hour)(c)
-			c.Spec.RegionID, c.Spec.DeletionPolicy = "cn-beijing", v1alpha1.DeletionPolicyRetain
+			c.Spec.RegionID, c.Status.Image.RegionID = "cn-beijing", "cn-beijing"
+			c.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain
 		}, truth{rivalOlder: true, rivalKeeps: true})},
 		{"a younger rival that retains", withRival(func(c *v1alpha1.CustomImage) {
 			olderBy(-time.Hour)(c)
 			c.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain
 		}, truth{rivalSaw: true, rivalKeeps: true})},
+		{"a younger rival that retains, and names another image now", withRival(func(c *v1alpha1.CustomImage) {
+			olderBy(-time.Hour)(c)
+			c.Spec.ImageID, c.Spec.DeletionPolicy = "m-9", v1alpha1.DeletionPolicyRetain
+		}, truth{rivalSaw: true, rivalKeeps: true})},
+		{"an older rival that saw another image", withRival(func(c *v1alpha1.CustomImage) {
+			olderBy(time.Hour)(c)
+			c.Status.Image.ImageID, c.Spec.DeletionPolicy = "m-9", v1alpha1.DeletionPolicyRetain
+		}, truth{})},
 		{"a younger rival that is protected", withRival(func(c *v1alpha1.CustomImage) {
 			olderBy(-time.Hour)(c)
 			c.Annotations[v1alpha1.AnnotationProtected] = "yes"
@@ -222,7 +231,7 @@ var (
 		nothingIs,
 		{"another image", func(f *Facts, t *truth) { f.Image.Spec.ImageID, t.specChanged = "m-3", true }},
 		{"another region", func(f *Facts, t *truth) {
-			f.Image.Spec.RegionID, t.specChanged, t.regionChanged = "cn-shanghai", true, true
+			f.Image.Spec.RegionID, t.specChanged = "cn-shanghai", true
 		}},
 		{"no region", func(f *Facts, t *truth) { f.Image.Spec.RegionID, t.specStrange = "", true }},
 		{"a strange region", func(f *Facts, t *truth) {
@@ -278,6 +287,9 @@ var (
 			f.Image.Status.DeletionAcceptedTime, f.Call = ago(Patience), Accepted
 			t.accepted, t.overdue, t.called = true, true, true
 		}},
+		{"answered that there is no such image", func(f *Facts, t *truth) { f.Call, t.called, t.notThere = NotThere, true, true }},
+		{"accepted, as only this process knows", func(f *Facts, t *truth) { f.Accepted, t.accepted = decidedAt.Add(-time.Minute), true }},
+		{"accepted in another life", func(f *Facts, _ *truth) { f.Image.Status.DeletionAcceptedTime = ago(time.Hour) }},
 		{"refused", func(f *Facts, t *truth) {
 			f.Call, f.Failure = Refused, &failure.Error{Code: "ImageUsingByInstance", Action: "ecs:DeleteImage"}
 			t.called, t.refused, t.failed = true, true, true
@@ -362,9 +374,9 @@ func invariants(v Verdict, t truth) []string {
 	if ends {
 		switch end.Event {
 		case v1alpha1.EventDeleted:
-			hold(t.inForce() && t.looked && !t.shown && !t.otherID(), "deleted is what ECS accepted to delete and does not show")
+			hold((t.inForce() || t.notThere) && t.looked && !t.shown && !t.otherID(), "deleted is what ECS accepted to delete and does not show")
 		case v1alpha1.EventNotFound:
-			hold(!t.inForce() && !t.seen && t.missingLong && t.looked && !t.shown && !t.mismatch && !t.keyUnknown,
+			hold(!t.inForce() && !t.notThere && !t.seen && t.missingLong && t.looked && !t.shown && !t.mismatch && !t.keyUnknown,
 				"not found is what two looks with the right key agree on")
 		case v1alpha1.EventDeletionAccepted:
 			hold(t.inForce() && (t.keeps() || t.overdue && (t.owned() || t.promised)), "an accepted deletion is what comes too late to be kept")
@@ -391,7 +403,7 @@ func invariants(v Verdict, t truth) []string {
 	hold(!others || ends && end.Event == v1alpha1.EventRetained,
 		"an object that does not own the image ends without a call")
 	missing := conflict && !others && !t.kept() && t.looked && !t.shown && !t.seen && t.missingLong
-	missing = missing && !t.waits && !t.failed && !t.keyUnknown && !t.mismatch
+	missing = missing && !t.notThere && !t.waits && !t.failed && !t.keyUnknown && !t.mismatch
 	hold(!missing || ends, "an object whose image two looks do not show ends")
 	vetoed := conflict && !others && t.kept()
 	hold(!vetoed || says, "an image that another object keeps is held")
@@ -416,7 +428,7 @@ func TestDecide_holdsItsInvariantsInEveryCombination(t *testing.T) {
 		rivals, promises, specs, accessKeys, sights, looks, pick(waits, "-"), pick(calls, "-", "accepted"),
 	}, check)
 	rows += every([][]variant{
-		lives, pick(policies, "-", "Retain"), pick(protections, "-", "protected: until May"), pick(surroundings, "-", "namespace ends"),
+		lives, pick(policies, "-", "Retain"), pick(surroundings, "-", "namespace ends"),
 		pick(rivals, "-", "an older owner", "a younger rival that retains"), accessKeys, sights, looks, calls, waits,
 	}, check)
 	t.Logf("%d rows", rows)

@@ -37,6 +37,9 @@ type Facts struct {
 	Shown *Showing
 	// Call is what became of DeleteImage in this attempt.
 	Call Call
+	// Accepted is when ECS accepted the deletion, if the status does not say it yet; Unconfirmed is when a call of
+	// DeleteImage got no usable answer, and may have been accepted.
+	Accepted, Unconfirmed time.Time
 	// Failure is what kept the attempt from the next fact or step.
 	Failure *failure.Error
 	// Blockers names the instances or accounts that block the deletion, as a sentence.
@@ -54,21 +57,24 @@ type Call int
 // The states of DeleteImage.
 const (
 	NotCalled Call = iota
-	Accepted       // ECS accepted the deletion, or answered that there is no such image
+	Accepted       // ECS accepted the deletion
+	NotThere       // ECS answered that there is no such image
 	Refused        // ECS, or the way to it, answered anything else
 )
 
-// AcceptedAt returns when ECS accepted the deletion; zero if it did not.
+// AcceptedAt returns when ECS accepted the deletion; zero if it did not. An acceptance from before the deletion of the
+// object is that of another life, such as the one before a restore.
 func (f Facts) AcceptedAt() time.Time {
-	switch earlier := f.Image.Status.DeletionAcceptedTime; {
-	case f.Call == Refused:
+	deleted, earlier := f.Image.DeletionTimestamp, f.Image.Status.DeletionAcceptedTime
+	switch {
+	case deleted == nil || f.Call == Refused:
 		return time.Time{}
-	case earlier != nil:
+	case earlier != nil && !earlier.Add(clockSkew).Before(deleted.Time):
 		return earlier.Time
 	case f.Call == Accepted:
 		return f.Now
 	}
-	return time.Time{}
+	return f.Accepted
 }
 
 // isLookedAt reports whether ECS was asked, and isShown whether it shows the image.

@@ -21,7 +21,7 @@ type Meaning struct {
 	// Condition is the condition that is True while the code is reported; "" for none.
 	Condition string
 	// Advice tells a user in full sentences what to do. In it {origin} stands for where the access key came from,
-	// {action} for the RAM action that was refused, {operator} for the operator's identity in the cluster, and
+	// {action} for the RAM action that was refused, {keeping} for what a release does for the image, {operator} for the operator's identity in the cluster, and
 	// {name}, {namespace}, {secret} and {imageID} for those of the object.
 	Advice string
 }
@@ -32,7 +32,7 @@ const (
 	adviceKey      = "Put a valid access key into {origin}."
 	adviceGrant    = "Grant {action} to the RAM user or role behind {origin}."
 	adviceTrust    = adviceGrant + " If it assumes a role, the trust policy of that role must allow it and match its external ID."
-	adviceReleased = "To remove a deleted object and keep the image, run `kubectl annotate cimg {name} -n {namespace} " +
+	adviceReleased = "To remove a deleted object{keeping}, run `kubectl annotate cimg {name} -n {namespace} " +
 		"--overwrite ecs.imagegc.io/release={imageID}`."
 	adviceInvalid   = "Check spec, the Secret that it names, and the operator's flags. " + adviceReleased
 	adviceThrottled = "The operator retries when the quota is renewed."
@@ -187,6 +187,7 @@ func Explain(f Facts) Verdict {
 // fillIn puts into an advice what the table cannot know.
 func fillIn(advice string, f Facts) string {
 	return strings.NewReplacer(
+		"{keeping}", keeping(f),
 		"{action}", f.Failure.Action,
 		"{origin}", f.Failure.Origin,
 		"{operator}", f.Operator,
@@ -195,6 +196,11 @@ func fillIn(advice string, f Facts) string {
 		"{secret}", f.Image.Spec.CredentialsSecretRef.Name,
 		"{imageID}", f.Image.Spec.ImageID,
 	).Replace(advice)
+}
+
+// IsUnanswered reports whether a call that failed so may have taken effect.
+func IsUnanswered(e *failure.Error) bool {
+	return e != nil && (e.Code == failure.CodeNoAnswer || e.Code == failure.CodeUnusableAnswer)
 }
 
 // FailureOf returns what a status can say about an error: of ECS, of the search for a key, or an answer of the API

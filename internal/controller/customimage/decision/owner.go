@@ -35,7 +35,7 @@ func keeperOf(f Facts) *v1alpha1.CustomImage {
 func rivalsInSight(f Facts) (rivals []*v1alpha1.CustomImage) {
 	account := cmp.Or(seenAs(f.Image).OwnerID, f.Image.Spec.AccountID, f.Account)
 	for _, rival := range f.Rivals {
-		if rival.Status.Image == nil || rival.Spec.RegionID != f.Image.Spec.RegionID {
+		if rival.Status.Image == nil || sightOf(rival) != sightOf(f.Image) {
 			continue
 		}
 		if cmp.Or(rival.Status.Image.OwnerID, account) == account {
@@ -43,6 +43,12 @@ func rivalsInSight(f Facts) (rivals []*v1alpha1.CustomImage) {
 		}
 	}
 	return rivals
+}
+
+// sightOf returns image and region as an object has seen them or, if it has not, as its spec names them.
+func sightOf(image *v1alpha1.CustomImage) [2]string {
+	seen := seenAs(image)
+	return [2]string{cmp.Or(seen.ImageID, image.Spec.ImageID), cmp.Or(seen.RegionID, image.Spec.RegionID)}
 }
 
 // isOlder reports whether an object is older than another one, or there is no other.

@@ -32,7 +32,9 @@ func TestOwnerOf_twoObjects(t *testing.T) {
 		"the other one saw it in another account": {func(other, _ *v1alpha1.CustomImage) {
 			other.Status.Image.OwnerID = thatAccount
 		}, false},
-		"the other one is in another region": {func(other, _ *v1alpha1.CustomImage) { other.Spec.RegionID = "cn-shanghai" }, false},
+		"the other one is in another region": {func(other, _ *v1alpha1.CustomImage) {
+			other.Spec.RegionID, other.Status.Image.RegionID = "cn-shanghai", "cn-shanghai"
+		}, false},
 		"this one is older, and never saw the image": {func(other, this *v1alpha1.CustomImage) {
 			this.Status.Image, this.CreationTimestamp = nil, metav1.NewTime(other.CreationTimestamp.Add(-time.Hour))
 		}, true},
