@@ -51,10 +51,11 @@ lint: bin/golangci-lint ## Run the linters of .golangci.yml on every module with
 	@! grep -rnE --include='*.go' '// *nolint' . || { echo 'no nolint: make an exception in .golangci.yml' >&2; exit 1; }
 	for module in $(LINT_MODULES); do (cd $$module && $(CURDIR)/bin/golangci-lint run); done
 
+# Suites wait for API servers much of the time, so there are more of them at once than cores.
 .PHONY: test
 test: ## Run all tests: unit tests, and envtest against a real kube-apiserver and etcd.
 	assets=$$(hack/controlplane.sh); \
-	for module in $(TEST_MODULES); do KUBEBUILDER_ASSETS=$$assets go -C $$module test ./...; done
+	for module in $(TEST_MODULES); do KUBEBUILDER_ASSETS=$$assets go -C $$module test -p 3 ./...; done
 
 # A package counts as envtest if its tests import that, by whatever way.
 .PHONY: test-race

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
@@ -33,6 +34,7 @@ var _ = Describe("A drain of 1,000 images", Ordered, func() {
 
 	BeforeAll(func(ctx SpecContext) {
 		Expect(client.IgnoreAlreadyExists(v1alpha1.AddToScheme(admin.Scheme()))).To(Succeed())
+		removeImages(ctx)
 		scenario := ecssim.Scenario{AccountID: account, AccessKeys: []ecssim.AccessKey{{ID: "drain-id", Secret: "drain-secret"}},
 			Latency: ecssim.Duration(50 * time.Millisecond)}
 		for n := range count {
@@ -112,6 +114,19 @@ var _ = Describe("A drain of 1,000 images", Ordered, func() {
 		Expect(actions(cloud)["DescribeImages"] - looked).To(Equal(count))
 	})
 })
+
+// removeImages removes the objects that other specs left behind: the operator would look after them too.
+func removeImages(ctx context.Context) {
+	GinkgoHelper()
+	list := &v1alpha1.CustomImageList{}
+	Expect(admin.List(ctx, list)).To(Succeed())
+	for i := range list.Items {
+		image := &list.Items[i]
+		Expect(client.IgnoreNotFound(admin.Delete(ctx, image))).To(Succeed())
+		none := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+		Expect(client.IgnoreNotFound(admin.Patch(ctx, image, none))).To(Succeed())
+	}
+}
 
 // cost counts requests to the API server, as "verb resource/subresource".
 type cost map[string]int

@@ -475,8 +475,9 @@ func notSeen(f Facts) Verdict {
 			Message: "ECS shows the image; its deletion starts next.",
 		}}
 	case status.MissingSince != nil && f.Now.Sub(status.MissingSince.Time) >= Agreement:
-		return LetGo{v1alpha1.EventNotFound, fmt.Sprintf("No image was deleted: ECS does not show it in region %s, account "+
-			"%s. It was deleted elsewhere, or is not visible to the access key. If it exists, fix the key and create the object again.", f.Image.Spec.RegionID, f.Account)}
+		return LetGo{v1alpha1.EventNotFound, fmt.Sprintf("No image was deleted: ECS does not show it in region %s, account %s. It was "+
+			"deleted elsewhere, or is not visible to the access key. If it exists, fix the key and create the object again.",
+			f.Image.Spec.RegionID, f.Account)}
 	}
 	return missing(f, v1alpha1.ConditionReconciling, fmt.Sprintf("The operator checks once more after %.0f seconds, and then "+
 		"removes the finalizer without deleting an image.", Agreement.Seconds()))

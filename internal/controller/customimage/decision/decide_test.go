@@ -39,7 +39,10 @@ func (t truth) rivalCounts() bool {
 	if t.neverSeen || t.accountUnseen {
 		account = t.account
 	}
-	return t.rivalSaw && !(t.neverSeen && t.specChanged) && (t.rivalAccount == account || t.rivalAccount == "")
+	if t.neverSeen && t.specChanged {
+		return false
+	}
+	return t.rivalSaw && (t.rivalAccount == account || t.rivalAccount == "")
 }
 
 // otherID says that the spec names no image, or another one than the object has seen.

@@ -20,9 +20,9 @@ type Meaning struct {
 	ecs.Code
 	// Condition is the condition that is True while the code is reported; "" for none.
 	Condition string
-	// Advice tells a user in full sentences what to do. In it {origin} stands for where the access key came from,
-	// {action} for the RAM action that was refused, {keeping} for what a release does for the image, {operator} for the operator's identity in the cluster, and
-	// {name}, {namespace}, {secret} and {imageID} for those of the object.
+	// Advice tells a user in full sentences what to do. In it {origin} stands for where the access key came from, {action}
+	// for the RAM action that was refused, {keeping} for what a release does for the image, {operator} for the operator's
+	// identity in the cluster, and {name}, {namespace}, {secret} and {imageID} for those of the object.
 	Advice string
 }
 
