@@ -157,8 +157,8 @@ var scenes = []scene{
 	},
 	{
 		title: "InvalidImageId.NotFound",
-		story: "ECS has not shown this image since the beginning: it was deleted elsewhere, or the ID is mistyped, or the key\n" +
-			"may not see it. So nothing is deleted; once two checks 30 s apart agree, the object is removed with a warning.",
+		story: "ECS has not shown this image since the beginning. Nothing is deleted:\n" +
+			"once two checks 30 s apart agree, the object is removed with a warning.",
 		name: "typo", image: ecssim.Image{ImageID: "m-bp1typo"}, none: true, early: true,
 		code: "InvalidImageId.NotFound", condition: "NotFound", event: "NotFound",
 	},

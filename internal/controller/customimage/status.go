@@ -106,7 +106,7 @@ func isNews(before *v1alpha1.CustomImage, r decision.Report) bool {
 	case r.Reason != readyReason(before):
 		return true
 	}
-	return r.Summary != "" && meta.FindStatusCondition(before.Status.Conditions, r.Summary) == nil
+	return r.Summary == v1alpha1.ConditionStalled && meta.FindStatusCondition(before.Status.Conditions, r.Summary) == nil
 }
 
 // terminating returns the namespace if it is being deleted; nil if it is not.
