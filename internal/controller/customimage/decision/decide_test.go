@@ -215,6 +215,10 @@ var (
 			olderBy(-time.Hour)(c)
 			c.Spec.ImageID, c.Spec.DeletionPolicy = "m-9", v1alpha1.DeletionPolicyRetain
 		}, truth{rivalSaw: true, rivalKeeps: true})},
+		{"a younger rival that retains, and names another region now", withRival(func(c *v1alpha1.CustomImage) {
+			olderBy(-time.Hour)(c)
+			c.Spec.RegionID, c.Spec.DeletionPolicy = "cn-beijing", v1alpha1.DeletionPolicyRetain
+		}, truth{rivalSaw: true, rivalKeeps: true})},
 		{"an older rival that saw another image", withRival(func(c *v1alpha1.CustomImage) {
 			olderBy(time.Hour)(c)
 			c.Status.Image.ImageID, c.Spec.DeletionPolicy = "m-9", v1alpha1.DeletionPolicyRetain
@@ -232,7 +236,10 @@ var (
 	}
 	specs = []variant{
 		nothingIs,
-		{"another image", func(f *Facts, t *truth) { f.Image.Spec.ImageID, t.specChanged = "m-3", true }},
+		{"another image", func(f *Facts, t *truth) {
+			f.Image.Spec.ImageID, t.specChanged = "m-3", true
+			t.released, t.releaseOther = false, t.released || t.releaseOther // the annotation has to name spec.imageID
+		}},
 		{"another region", func(f *Facts, t *truth) {
 			f.Image.Spec.RegionID, t.specChanged = "cn-shanghai", true
 		}},
@@ -242,6 +249,7 @@ var (
 		}},
 		{"a strange image", func(f *Facts, t *truth) {
 			f.Image.Spec.ImageID, f.Image.Status.Image.ImageID, t.specStrange = "M-1", "", true
+			t.released, t.releaseOther = false, t.released || t.releaseOther
 		}},
 	}
 	accessKeys = []variant{
@@ -397,6 +405,7 @@ func invariants(v Verdict, t truth) []string {
 	hold(!says || said.Err == nil || said.Err.Code != "InternalError", "a hiccup is retried")
 	early := ours && t.inForce() && t.keeps() && !t.looked && !t.failed && !t.mismatch
 	hold(!early || !ends, "an accepted deletion is looked at before its object ends")
+	hold(!(ours && t.keeps() && t.otherID()) || ends, "an object that keeps its image ends, whatever its spec names")
 	stuck := ours && t.keeps() && !t.inForce()
 	hold(!stuck || ends, "an object that keeps its image is never stuck")
 	held := ours && !t.inForce() && !t.keeps() && (t.releaseOther || t.protected || t.otherID())
@@ -434,6 +443,7 @@ func TestDecide_holdsItsInvariantsInEveryCombination(t *testing.T) {
 		lives, pick(policies, "-", "Retain"), pick(surroundings, "-", "namespace ends"),
 		pick(rivals, "-", "an older owner", "a younger rival that retains"), accessKeys, sights, looks, calls, waits,
 	}, check)
+	rows += every([][]variant{policies, releases, surroundings, specs, looks, calls}, check)
 	t.Logf("%d rows", rows)
 	if rows < 10000 {
 		t.Errorf("%d rows are too few", rows)
