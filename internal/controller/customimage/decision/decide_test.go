@@ -403,7 +403,7 @@ func invariants(v Verdict, t truth) []string {
 	hold(none == (!t.live && t.notOurs), "an object that is not ours is left alone, and no other")
 	hold(!waits || t.waits && !t.called, "an attempt ends early only if it is not due, and never after DeleteImage")
 	hold(!says || said.Err == nil || said.Err.Code != "InternalError", "a hiccup is retried")
-	early := ours && t.inForce() && t.keeps() && !t.looked && !t.failed && !t.mismatch
+	early := ours && t.inForce() && t.keeps() && !t.looked && !t.failed && !t.mismatch && !t.otherID()
 	hold(!early || !ends, "an accepted deletion is looked at before its object ends")
 	hold(!(ours && t.keeps() && t.otherID()) || ends, "an object that keeps its image ends, whatever its spec names")
 	stuck := ours && t.keeps() && !t.inForce()
