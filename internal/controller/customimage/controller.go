@@ -98,7 +98,9 @@ const fieldOwner = "ecs-image-gc"
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	image := &v1alpha1.CustomImage{}
 	if err := r.config.Client.Get(ctx, request.NamespacedName, image); err != nil {
-		r.schedule.forget(request.NamespacedName)
+		if apierrors.IsNotFound(err) {
+			r.schedule.forget(request.NamespacedName)
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	flow := r.observe
@@ -142,7 +144,7 @@ func (r *Reconciler) conclude(
 func (r *Reconciler) keepAcceptance(ctx context.Context, f decision.Facts) {
 	var accepted, unconfirmed time.Time
 	switch {
-	case f.Image.Status.DeletionAcceptedTime != nil:
+	case isRecorded(f):
 		return
 	case !f.AcceptedAt().IsZero():
 		if err := r.status.recordAcceptance(ctx, f); err != nil {
@@ -151,10 +153,16 @@ func (r *Reconciler) keepAcceptance(ctx context.Context, f decision.Facts) {
 		}
 	case f.Call == decision.Refused && decision.IsUnanswered(f.Failure):
 		unconfirmed = f.Now
-	case f.Call == decision.NotCalled:
+	case f.Call != decision.Refused || !decision.Judges(f.Failure):
 		return
 	}
 	r.schedule.remember(f.Image, func(d *due) { d.accepted, d.unconfirmed = accepted, unconfirmed })
+}
+
+// isRecorded reports whether the status says when ECS accepted the deletion, in this life of the object.
+func isRecorded(f decision.Facts) bool {
+	recorded, accepted := f.Image.Status.DeletionAcceptedTime, f.AcceptedAt()
+	return recorded != nil && recorded.Unix() == accepted.Unix()
 }
 
 // tell writes a report where it is due.

@@ -44,6 +44,90 @@ var _ = Describe("What the operator cannot know of a deletion", func() {
 		Expect(w.events()).To(ConsistOf(And(HavePrefix("Warning DeletionAccepted "), ContainSubstring("may have accepted"))))
 	})
 
+	DescribeTable("is no reason to say that the image is kept: a reply was lost, and a later answer says nothing about it",
+		func(ctx SpecContext, later ecssim.Fault) {
+			w := newWorld(ctx, ecssim.Image{})
+			w.create(w.id)
+			Expect(w.sim.AddFault(ecssim.Fault{Action: "DeleteImage", Kind: ecssim.FaultAfter})).To(Succeed())
+			w.deleteUnseen(w.id)
+			w.clock.Step(w.turn(w.id))
+			later.Action = "DeleteImage"
+			Expect(w.sim.AddFault(later)).To(Succeed())
+			Expect(w.sim.AddFault(ecssim.Fault{Action: "DescribeImages", Code: "ServiceUnavailable", HTTPStatus: 503, Times: -1})).To(Succeed())
+			w.turn(w.id)
+			w.sim.ClearFaults()
+			w.events()
+			w.change(w.id, retained)
+			w.turn(w.id)
+			Expect(w.gone(w.id)).To(BeTrue())
+			Expect(w.events()).To(ConsistOf(HavePrefix("Warning DeletionAccepted ")))
+		},
+		Entry("a used-up quota", ecssim.Fault{Code: "Throttling", HTTPStatus: 400}),
+		Entry("a failure of ECS", ecssim.Fault{Code: "ServiceUnavailable", HTTPStatus: 503}),
+		Entry("a missing permission", ecssim.Fault{Code: "Forbidden.RAM", HTTPStatus: 403}),
+		Entry("no such image", ecssim.Fault{Code: "InvalidImageId.NotFound", HTTPStatus: 404}),
+	)
+
+	It("is no reason to say that the image is kept: the status has an acceptance of another life", func(ctx SpecContext) {
+		w := newWorld(ctx, ecssim.Image{})
+		w.create(w.id)
+		w.acceptedBefore()
+		Expect(w.sim.AddFault(ecssim.Fault{Action: "DescribeImages", Times: -1})).To(Succeed())
+		w.deleteUnseen(w.id)
+		w.turn(w.id)
+		Expect(w.exists(w.id)).To(BeFalse())
+		w.events()
+		w.change(w.id, retained)
+		w.turn(w.id)
+		Expect(w.gone(w.id)).To(BeTrue())
+		Expect(w.events()).To(ConsistOf(HavePrefix("Warning DeletionAccepted ")))
+	})
+
+	It("is no reason to call DeleteImage again: the clock is behind that of the API server", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		w.delayDeletion(ecssim.Forever)
+		w.clock.SetTime(time.Now().Add(-10 * time.Minute).Truncate(time.Second))
+		w.putImage(ecssim.Image{})
+		w.create(w.id)
+		w.delete(w.id)
+		w.pass(w.id, 8*time.Minute)
+		Expect(w.deletions()).To(Equal(1))
+	})
+
+	It("is no acceptance: another object has one of another life", func(ctx SpecContext) {
+		w := newWorld(ctx, ecssim.Image{})
+		other := w.beside()
+		w.create(w.id)
+		w.outlive(w.id)
+		other.create(w.id)
+		w.acceptedBefore()
+		w.events()
+		other.delete(w.id)
+		Expect(w.exists(w.id)).To(BeTrue())
+		Expect(w.events()).To(ConsistOf(HavePrefix("Normal Retained ")))
+	})
+
+	DescribeTable("makes no message promise that the image is kept", func(ctx SpecContext, happen func(*world)) {
+		w := newWorld(ctx, ecssim.Image{})
+		w.create(w.id)
+		happen(w)
+		Expect(condition(w.get(w.id), "Stalled").Message).To(And(ContainSubstring("To remove"), Not(ContainSubstring("keep the image"))))
+	},
+		Entry("when the second call is refused as invalid", func(w *world) {
+			w.delayDeletion(ecssim.Forever)
+			w.delete(w.id)
+			Expect(w.sim.AddFault(ecssim.Fault{Action: "DeleteImage", Code: "InvalidParameter", HTTPStatus: 400, Times: -1})).To(Succeed())
+			w.pass(w.id, 10*time.Minute+10*time.Second)
+		}),
+		Entry("when the object is protected after a reply was lost", func(w *world) {
+			Expect(w.sim.AddFault(ecssim.Fault{Action: "DeleteImage", Kind: ecssim.FaultAfter})).To(Succeed())
+			w.deleteUnseen(w.id)
+			w.turn(w.id)
+			w.change(w.id, annotated(v1alpha1.AnnotationProtected, "true"))
+			w.turn(w.id)
+		}),
+	)
+
 	It("is no reason to say that the image is kept: the acceptance could not be written", func(ctx SpecContext) {
 		w := newWorld(ctx, ecssim.Image{})
 		w.delayDeletion(ecssim.Forever)

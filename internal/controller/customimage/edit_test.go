@@ -106,7 +106,16 @@ var _ = Describe("An edit that admission refuses", func() {
 		Expect(trueObstacles(w.get(w.id))).To(BeEmpty())
 	})
 
-	It("of the object that keeps an image does not end that", func(ctx SpecContext) {
+	It("is reported until it is taken back, although something else holds the object", func(ctx SpecContext) {
+		w := edited(ctx, otherImage)
+		w.delete(w.id)
+		w.change(w.id, annotated(v1alpha1.AnnotationProtected, "true"))
+		w.attempt(w.id)
+		w.expectStalled(w.id, "Protected")
+		Expect(trueObstacles(w.get(w.id))).To(ConsistOf("Invalid"))
+	})
+
+	DescribeTable("of the object that keeps an image does not end that", func(ctx SpecContext, after time.Duration) {
 		w := newWorld(ctx, ecssim.Image{})
 		other := w.beside()
 		w.create(w.id)
@@ -114,14 +123,26 @@ var _ = Describe("An edit that admission refuses", func() {
 		other.create(w.id, retained)
 		other.change(w.id, otherImage(other))
 		w.cache.List = func(ctx context.Context, c client.WithWatch, l client.ObjectList, _ ...client.ListOption) error {
-			return c.List(ctx, l) // as the index of the cache finds what an object has seen
+			// as the index of the cache finds what an object has seen
+			for _, in := range []string{w.namespace, other.namespace} {
+				found := &v1alpha1.CustomImageList{}
+				if err := c.List(ctx, found, client.InNamespace(in)); err != nil {
+					return err
+				}
+				l.(*v1alpha1.CustomImageList).Items = append(l.(*v1alpha1.CustomImageList).Items, found.Items...)
+			}
+			return nil
 		}
 		w.watches(w.id)
 		w.deleteUnseen(w.id)
+		w.clock.Step(after)
 		w.attempt(w.id)
 		w.expectStalled(w.id, "Conflict")
 		Expect(w.exists(w.id)).To(BeTrue())
-	})
+	},
+		Entry("while the cache is known to be new", time.Duration(0)),
+		Entry("while it is not", time.Hour),
+	)
 
 	DescribeTable("to another image or region than the one seen is settled by the policy Retain",
 		func(ctx SpecContext, edit func(w *world) func(*v1alpha1.CustomImage)) {

@@ -101,17 +101,24 @@ func atLeast(a, b string) bool {
 	return err == nil && order >= 0
 }
 
-// rivals returns the other objects for the image: those that the cache names, each read from the API server, or
-// where the cache is not proven to name all of them, a list from there.
+// rivals returns the other objects for the image: those that the cache names, each read from the API server and, where
+// the cache is not proven to name all of them, a list from there.
 func (p *proofs) rivals(
 	ctx context.Context, cache client.Reader, image *v1alpha1.CustomImage, now time.Time,
 ) ([]*v1alpha1.CustomImage, error) {
+	var rivals []*v1alpha1.CustomImage
 	if !p.isCurrent(image, now) {
-		return rivalsOf(ctx, p.live, image)
+		listed, err := rivalsOf(ctx, p.live, image)
+		if err != nil {
+			return nil, err
+		}
+		rivals = listed
 	}
 	named, err := rivalsOf(ctx, cache, image)
-	var rivals []*v1alpha1.CustomImage
 	for _, rival := range named {
+		if slices.ContainsFunc(rivals, func(known *v1alpha1.CustomImage) bool { return known.UID == rival.UID }) {
+			continue
+		}
 		current := &v1alpha1.CustomImage{}
 		err := p.live.Get(ctx, client.ObjectKeyFromObject(rival), current)
 		if client.IgnoreNotFound(err) != nil {
@@ -160,7 +167,7 @@ func (p *proofs) read(
 	p.see(image.ResourceVersion)
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	if !atLeast(shared.upTo, image.ResourceVersion) || p.clock.Since(shared.ended) > recent {
+	if !atLeast(shared.upTo, image.ResourceVersion) || !isRecent(shared.ended, p.clock.Now()) {
 		if err := pause(ctx, p.window-p.clock.Since(shared.ended)); err != nil {
 			return nil, err
 		}

@@ -216,7 +216,7 @@ func setObstacles(image *v1alpha1.CustomImage, r decision.Report, now metav1.Tim
 		case obstacle == r.Obstacle:
 			set(image, now, obstacle, metav1.ConditionTrue, r.Reason, r.Message)
 		case c == nil || c.Status == metav1.ConditionFalse:
-		case c.Reason == v1alpha1.ReasonInvalidSpec:
+		case c.Reason == v1alpha1.ReasonInvalidSpec && decision.NamesItsImage(image):
 			set(image, now, obstacle, metav1.ConditionFalse, v1alpha1.ReasonCleared, "The spec names the image of this object.")
 		case r.Others == decision.Cleared:
 			set(image, now, obstacle, metav1.ConditionFalse, v1alpha1.ReasonCleared, "ECS no longer reports this.")

@@ -208,10 +208,13 @@ func howToRelease(f Facts) string {
 
 // keeping is what releasing the object does for the image.
 func keeping(f Facts) string {
-	if f.AcceptedAt().IsZero() {
-		return " and keep the image"
+	switch {
+	case !f.AcceptedAt().IsZero():
+		return ", whose image ECS has accepted to delete"
+	case f.Image.Status.DeletionAcceptedTime != nil || !f.Unconfirmed.IsZero():
+		return " without another call of DeleteImage"
 	}
-	return ", whose image ECS has accepted to delete"
+	return " and keep the image"
 }
 
 // howToRetain is for objects that may not be deleted yet.
@@ -228,8 +231,8 @@ func howToRetain(f Facts) string {
 func leave(f Facts, event, outcome, why string) Verdict {
 	accepted := f.AcceptedAt()
 	for _, rival := range rivalsInSight(f) {
-		if rival.Status.DeletionAcceptedTime != nil && accepted.IsZero() {
-			accepted = rival.Status.DeletionAcceptedTime.Time
+		if accepted.IsZero() {
+			accepted = Facts{Image: rival}.AcceptedAt()
 		}
 	}
 	switch {
@@ -336,6 +339,9 @@ func specInvalid(f Facts) Verdict {
 			"another image. " + howToRetain(f),
 	}
 }
+
+// NamesItsImage reports whether the spec names an image, and no other one than the object has seen.
+func NamesItsImage(image *v1alpha1.CustomImage) bool { return faultOf(image.Spec, seenAs(image)) == "" }
 
 // faultOf says what is wrong with a spec for an image that was seen like this; "" for nothing.
 func faultOf(spec v1alpha1.CustomImageSpec, seen v1alpha1.ImageStatus) string {

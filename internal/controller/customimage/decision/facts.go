@@ -71,6 +71,8 @@ func (f Facts) AcceptedAt() time.Time {
 		return time.Time{}
 	case earlier != nil && !earlier.Add(clockSkew).Before(deleted.Time):
 		return earlier.Time
+	case f.Call == Accepted && f.Now.Add(clockSkew).Before(deleted.Time): // by a clock that is behind
+		return deleted.Time
 	case f.Call == Accepted:
 		return f.Now
 	}

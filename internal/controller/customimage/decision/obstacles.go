@@ -3,6 +3,7 @@ package decision
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -200,7 +201,24 @@ func fillIn(advice string, f Facts) string {
 
 // IsUnanswered reports whether a call that failed so may have taken effect.
 func IsUnanswered(e *failure.Error) bool {
-	return e != nil && (e.Code == failure.CodeNoAnswer || e.Code == failure.CodeUnusableAnswer)
+	if e == nil {
+		return false
+	}
+	var connection *net.OpError
+	if errors.As(e.Cause, &connection) && connection.Op == "dial" {
+		return false // nothing was sent
+	}
+	unanswered := e.Code == failure.CodeNoAnswer || e.Code == failure.CodeUnusableAnswer
+	return unanswered || e.HTTPStatus >= http.StatusInternalServerError
+}
+
+// Judges reports whether an answer is about the image as it is, so that no earlier call has deleted it.
+func Judges(e *failure.Error) bool {
+	if e == nil {
+		return false
+	}
+	class := MeaningOf(e.Action, e.Code).Class
+	return class == ecs.Waiting || class == ecs.Blocked
 }
 
 // FailureOf returns what a status can say about an error: of ECS, of the search for a key, or an answer of the API
