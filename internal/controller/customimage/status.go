@@ -166,6 +166,7 @@ func apply(f decision.Facts, r decision.Report, now metav1.Time) {
 		r.Message = meta.FindStatusCondition(status.Conditions, r.Obstacle).Message
 	}
 	setObstacles(f.Image, r, now)
+	setLastError(f.Image, r, now)
 	ready := metav1.ConditionFalse
 	if r.Summary == "" {
 		ready = metav1.ConditionTrue
@@ -225,16 +226,16 @@ func setObstacles(image *v1alpha1.CustomImage, r decision.Report, now metav1.Tim
 				"ECS reported this last, and cannot be asked now.")
 		}
 	}
-	switch {
-	case r.Err != nil && r.Obstacle != "":
-		setLastError(image, r, now)
-	case r.Others == decision.Cleared:
-		image.Status.LastError = nil
-	}
 }
 
-// setLastError keeps the old error if only its time and its request ID are new.
+// setLastError keeps the error behind the obstacle in force, and the old one if only time and request ID are new.
 func setLastError(image *v1alpha1.CustomImage, r decision.Report, now metav1.Time) {
+	if r.Err == nil || r.Obstacle == "" {
+		if r.Others == decision.Cleared {
+			image.Status.LastError = nil
+		}
+		return
+	}
 	last := v1alpha1.LastError{Code: decision.Clip(r.Err.Code, 256), Message: decision.Clip(r.Err.Message, 1024),
 		RequestID: decision.Clip(r.Err.RequestID, 128), Time: &now}
 	if old := image.Status.LastError; old != nil {
