@@ -63,7 +63,7 @@ test-race: ## Run what needs no control plane under the race detector (needs a C
 	for module in $(TEST_MODULES); do \
 	  packages=$$(go -C $$module list -test -f '{{.ImportPath}} {{.Deps}}' ./... | \
 	    awk '$$1 ~ /\.test$$/ && !/controller-runtime\/pkg\/envtest/ {sub(/\.test$$/, "", $$1); print $$1}'); \
-	  CGO_ENABLED=1 go -C $$module test -race $$packages; \
+	  [ -z "$$packages" ] || CGO_ENABLED=1 go -C $$module test -race $$packages; \
 	done
 
 ##@ Generate
