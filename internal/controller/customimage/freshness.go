@@ -168,7 +168,8 @@ func (p *proofs) read(
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if !atLeast(shared.upTo, image.ResourceVersion) || !isRecent(shared.ended, p.clock.Now()) {
-		if err := pause(ctx, p.window-p.clock.Since(shared.ended)); err != nil {
+		left := min(p.window-p.clock.Since(shared.ended), p.window) // no more than that after the clock was set back
+		if err := pause(ctx, left); err != nil {
 			return nil, err
 		}
 		upTo := p.see(image.ResourceVersion)
