@@ -1,7 +1,6 @@
 package clients
 
 import (
-	"context"
 	"net/http"
 	"testing"
 
@@ -23,7 +22,7 @@ func TestTheOperatorsAuthorizationEqualsDarabonbasForTheSameInput(t *testing.T) 
 		} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				theirs := captureDarabonba(t, key, "DeleteImage", parameters)
-				ours, err := http.NewRequestWithContext(context.Background(), theirs.method,
+				ours, err := http.NewRequestWithContext(t.Context(), theirs.method,
 					"http://"+theirs.host+"/?"+theirs.query.Encode(), http.NoBody)
 				if err != nil {
 					t.Fatal(err)

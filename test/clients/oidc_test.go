@@ -1,7 +1,6 @@
 package clients
 
 import (
-	"context"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -32,7 +31,7 @@ var exchanges = map[string]func(t *testing.T, url, token string) (ecssim.AccessK
 		client := provider.NewOIDCProvider(provider.OIDCProviderOptions{
 			STSEndpoint: url, RoleArn: oidcRole, OIDCProviderArn: oidcProvider, OIDCTokenFile: file, SessionName: "gc",
 		})
-		got, err := client.Credentials(context.Background())
+		got, err := client.Credentials(t.Context())
 		if err != nil {
 			return ecssim.AccessKey{}, err
 		}

@@ -204,7 +204,7 @@ func recordFacts(f decision.Facts, r decision.Report, now metav1.Time) {
 		status.DeletionAcceptedTime = nil // of another life
 	case f.Call != decision.Refused:
 		status.DeletionAcceptedTime = ptr.To(metav1.NewTime(f.AcceptedAt()).Rfc3339Copy())
-	case f.Call == decision.Refused && r.Others == decision.Cleared:
+	case r.Others == decision.Cleared: // and the call was refused
 		status.DeletionAcceptedTime = nil
 	}
 }
