@@ -62,11 +62,12 @@ func (s *settings) run() error {
 	if err != nil {
 		return fmt.Errorf("find the cluster (give --kubeconfig, or set KUBECONFIG): %w", err)
 	}
+	config.QPS = -1 // no limit here: the API server's priority and fairness decides
 	mgr, err := ctrl.NewManager(config, s.manager)
 	if err != nil {
 		return fmt.Errorf("create the manager: %w", err)
 	}
-	s.api.Connections = s.images.MaxConcurrentReconciles
+	s.api.Connections = customimage.Calls(s.images.MaxConcurrentReconciles)
 	s.api.Clock = clock.RealClock{}
 	s.api.UserAgent = "ecs-image-gc/" + version()
 	s.api.Observe = customimage.ObserveECSCall
@@ -147,7 +148,8 @@ func (s *settings) bindManagerFlags() {
 	flag.Var(&s.images.Blocked, "blocked-backoff", "First and longest wait between attempts while a user has to act.")
 	flag.DurationVar(&s.images.Resync, "resync-interval", 6*time.Hour, "How often to check a live image in ECS.")
 	flag.IntVar(&s.images.MaxConcurrentReconciles, "max-concurrent-reconciles", 64,
-		"How many objects to work on at the same time.")
+		"How many objects of one region, account or source of access keys to work on at the same time. A quarter more is "+
+			"left for others.")
 	flag.Func("namespaces", "Namespaces to watch, separated by commas. Default: all.", names(&s.images.Namespaces))
 	flag.BoolVar(&m.LeaderElection, "leader-elect", false, "Work only while this process is the elected leader.")
 	flag.StringVar(&m.LeaderElectionNamespace, "leader-election-namespace", "",
@@ -188,6 +190,7 @@ func (s *settings) complete() (err error) {
 	stop := 2*s.api.Timeout + 10*time.Second
 	m.GracefulShutdownTimeout = &stop
 	m.Cache.ByObject = customimage.CacheByObject()
+	m.Cache.DefaultTransform = new(customimage.Texts).Slim
 	s.api.Endpoints.VPC = s.network == "vpc"
 	s.api.Endpoints.Products = map[string]string{"sts": s.stsEndpoint}
 

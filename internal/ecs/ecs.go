@@ -5,8 +5,11 @@ package ecs
 import (
 	"context"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/imagegc/ecs-image-gc/internal/openapi"
 	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
@@ -16,10 +19,14 @@ const (
 	product = "ecs"
 	version = "2014-05-26"
 
-	deleteImage = "DeleteImage"
+	deleteImage    = "DeleteImage"
+	describeImages = "DescribeImages"
 
 	// pageSize is the most entries that a listing returns at once.
-	pageSize = "100"
+	pageSize = 100
+
+	// pagesAtOnce is how many pages of one listing are asked for at the same time.
+	pagesAtOnce = 8
 
 	// everyStatus has DescribeImages show images of every status. By default it shows only Available ones, and a
 	// deprecated or unavailable image would look deleted.
@@ -34,6 +41,7 @@ const (
 type Client struct {
 	api         *openapi.Client
 	credentials openapi.Credentials
+	caller      string
 }
 
 // New returns a client that calls through api. It has no access key: As gives it one.
@@ -41,7 +49,23 @@ func New(api *openapi.Client) *Client { return &Client{api: api} }
 
 // As returns a client that makes all its calls with one access key.
 func (c *Client) As(credentials openapi.Credentials) *Client {
-	return &Client{api: c.api, credentials: credentials}
+	return &Client{api: c.api, credentials: credentials, caller: c.caller}
+}
+
+// For returns a client that makes all its calls for one caller, who keeps its turn where a quota is used up.
+func (c *Client) For(caller string) *Client {
+	return &Client{api: c.api, credentials: c.credentials, caller: caller}
+}
+
+// Reserve reports whether DeleteImage, or else DescribeImages, could be called now. If the quota of the account is used
+// up, the *failure.Error says how long, and the caller has its turn then. It calls nothing.
+func (c *Client) Reserve(accountID, regionID string, deletes bool) error {
+	action := describeImages
+	if deletes {
+		action = deleteImage
+	}
+	return c.api.Reserve(openapi.Call{Product: product, Version: version, Action: action, Region: regionID,
+		Credentials: openapi.Credentials{AccountID: accountID}, Caller: c.caller})
 }
 
 // DeleteImage deletes one custom image; with force, although instances use it. It returns the request ID. Success
@@ -59,6 +83,44 @@ func (c *Client) DeleteImage(ctx context.Context, regionID, imageID string, forc
 // this one is an error.
 func (c *Client) FindImage(ctx context.Context, regionID, imageID string) (*Image, error) {
 	return c.describe(ctx, regionID, describeParameters(imageID))
+}
+
+// ListImages returns the images in the account of the key, of every status, unless there are more than so many pages of
+// 100. Pages are counted from the start: an image may be missing that ECS would show, if another one was deleted
+// meanwhile. So that an image is listed is evidence, and that it is not is none.
+func (c *Client) ListImages(ctx context.Context, regionID string, mostPages int) (images []Image, pages int, err error) {
+	first, err := c.page(ctx, regionID, 1)
+	if err != nil {
+		return nil, 0, err
+	}
+	if pages = (*first.TotalCount + pageSize - 1) / pageSize; pages > mostPages {
+		return nil, pages, nil
+	}
+	all := make([][]imageAnswer, max(pages, 1))
+	all[0] = first.Images.Image
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(pagesAtOnce)
+	for number := 2; number <= pages; number++ {
+		group.Go(func() error {
+			answer, err := c.page(ctx, regionID, number)
+			all[number-1] = answer.Images.Image
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, pages, err
+	}
+	for _, answer := range slices.Concat(all...) {
+		images = append(images, answer.image())
+	}
+	return images, pages, nil
+}
+
+func (c *Client) page(ctx context.Context, regionID string, number int) (describeImagesAnswer, error) {
+	query := describeParameters("")
+	query.Del("ImageId")
+	query.Set("PageNumber", strconv.Itoa(number))
+	return c.describeAll(ctx, regionID, query)
 }
 
 // CheckDescribe checks whether the key may look for an image, by a dry run of FindImage's call: ECS then checks
@@ -82,21 +144,18 @@ func describeParameters(imageID string) url.Values {
 		"ImageId":         {imageID},
 		"ImageOwnerAlias": {"self"}, // an image that others share with this account is not its to delete
 		"Status":          {everyStatus},
-		"PageSize":        {pageSize},
+		"PageSize":        {strconv.Itoa(pageSize)},
 	}
 }
 
 // describe calls DescribeImages for the image of the query.
 func (c *Client) describe(ctx context.Context, regionID string, query url.Values) (*Image, error) {
-	var answer describeImagesAnswer
-	_, err := c.do(ctx, "DescribeImages", regionID, query, &answer)
+	answer, err := c.describeAll(ctx, regionID, query)
 	switch {
 	case failure.CodeOf(err) == CodeImageNotFound:
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case answer.TotalCount == nil: // or a misrouted answer would say that there is no such image
-		return nil, &failure.Error{Code: failure.CodeUnusableAnswer, Message: "DescribeImages returned no TotalCount."}
 	}
 	for _, candidate := range answer.Images.Image {
 		if candidate.ImageID == query.Get("ImageId") {
@@ -113,11 +172,20 @@ func (c *Client) describe(ctx context.Context, regionID string, query url.Values
 	return nil, nil
 }
 
+// describeAll calls DescribeImages for the images that a query selects.
+func (c *Client) describeAll(ctx context.Context, regionID string, query url.Values) (answer describeImagesAnswer, err error) {
+	_, err = c.do(ctx, describeImages, regionID, query, &answer)
+	if err == nil && answer.TotalCount == nil { // or a misrouted answer would say that there is no such image
+		err = &failure.Error{Code: failure.CodeUnusableAnswer, Message: "DescribeImages returned no TotalCount."}
+	}
+	return answer, err
+}
+
 func (c *Client) do(ctx context.Context, action, regionID string, query url.Values, out any) (string, error) {
 	query.Set("RegionId", regionID)
 	return c.api.Do(ctx, openapi.Call{
 		Product: product, Version: version, Action: action, Region: regionID,
-		Query: query, Credentials: c.credentials,
+		Query: query, Credentials: c.credentials, Caller: c.caller,
 	}, out)
 }
 

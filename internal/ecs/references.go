@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"slices"
+	"strconv"
 )
 
 // InstancesOf returns the IDs of instances that use an image, in order. It reads one page of 100, and reports
@@ -17,7 +18,7 @@ func (c *Client) InstancesOf(ctx context.Context, regionID, imageID string) (ids
 			} `json:"Instance" xml:"Instance"`
 		} `json:"Instances" xml:"Instances"`
 	}
-	_, err = c.do(ctx, "DescribeInstances", regionID, url.Values{"ImageId": {imageID}, "MaxResults": {pageSize}}, &answer)
+	_, err = c.do(ctx, "DescribeInstances", regionID, url.Values{"ImageId": {imageID}, "MaxResults": {strconv.Itoa(pageSize)}}, &answer)
 	for _, instance := range answer.Instances.Instance {
 		ids = append(ids, instance.InstanceID)
 	}
@@ -36,7 +37,7 @@ func (c *Client) AccountsOf(ctx context.Context, regionID, imageID string) (ids 
 			} `json:"Account" xml:"Account"`
 		} `json:"Accounts" xml:"Accounts"`
 	}
-	_, err = c.do(ctx, "DescribeImageSharePermission", regionID, url.Values{"ImageId": {imageID}, "PageSize": {pageSize}}, &answer)
+	_, err = c.do(ctx, "DescribeImageSharePermission", regionID, url.Values{"ImageId": {imageID}, "PageSize": {strconv.Itoa(pageSize)}}, &answer)
 	for _, account := range answer.Accounts.Account {
 		ids = append(ids, string(account.AliyunID))
 	}

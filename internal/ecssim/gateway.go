@@ -170,15 +170,20 @@ func (s *Server) throttle(q *request) *failure {
 	}
 	start := q.Time.Truncate(time.Duration(quota.Window))
 	window := fmt.Sprintf("%s %s %s %s", q.AccountID, q.RegionID, q.Action, start)
-	if s.used[window] < quota.Limit {
-		s.used[window]++
-		return nil
-	}
 	end := start.Add(time.Duration(quota.Window))
 	left := (end.Sub(q.Time) + time.Millisecond - 1).Milliseconds() // rounded up: then it is over
-	limit := fmt.Sprintf("Limit:%d,Remain:0,TimeLeft:%d,Reset:%d", quota.Limit, left, end.Unix())
-	q.header.Set("X-Ratelimit-User-Api", limit)
-	q.header.Set("X-Ratelimit-User", limit)
+	refused := s.used[window] >= quota.Limit
+	if !refused {
+		s.used[window]++
+	}
+	if refused || !s.settings.SilentQuotas {
+		limit := fmt.Sprintf("Limit:%d,Remain:%d,TimeLeft:%d,Reset:%d", quota.Limit, quota.Limit-s.used[window], left, end.Unix())
+		q.header.Set("X-Ratelimit-User-Api", limit)
+		q.header.Set("X-Ratelimit-User", limit)
+	}
+	if !refused {
+		return nil
+	}
 	q.header.Set("X-Acs-Retry-After", strconv.FormatInt(left, 10))
 	return fail("Throttling")
 }

@@ -1,6 +1,7 @@
 package ecssim_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -40,6 +41,24 @@ func TestAQuotaHoldsForItsWindow(t *testing.T) {
 	s.clock.Step(2 * time.Second)
 	if got := s.v3("DeleteImage", "ImageId=m-1"); got.Code == "Throttling" {
 		t.Error("the next window has not begun")
+	}
+}
+
+func TestAnAnswerTellsItsQuota(t *testing.T) {
+	const header = "x-ratelimit-user-api"
+	scenario := ecssim.Scenario{Quotas: map[string]ecssim.Quota{"DescribeImages": {Limit: 2, Window: ecssim.Duration(time.Minute)}}}
+	s := startScenario(t, scenario)
+	for _, want := range []string{"Limit:2,Remain:1,", "Limit:2,Remain:0,", "Limit:2,Remain:0,"} {
+		if got := s.v3("DescribeImages", "").header.Get(header); !strings.HasPrefix(got, want) {
+			t.Errorf("%s is %q, want %q", header, got, want)
+		}
+	}
+	scenario.SilentQuotas = true
+	s = startScenario(t, scenario)
+	for _, want := range []bool{false, false, true} {
+		if got := s.v3("DescribeImages", "").header.Get(header); (got != "") != want {
+			t.Errorf("silent: %s is %q", header, got)
+		}
 	}
 }
 

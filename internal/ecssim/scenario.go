@@ -28,6 +28,9 @@ type Scenario struct {
 	Latency Duration `json:"latency,omitempty"`
 	// Quotas are by action. An action without one is not limited.
 	Quotas map[string]Quota `json:"quotas,omitempty"`
+	// SilentQuotas has only refused calls tell their quota. Which answers of ECS have the headers is not documented: they
+	// name what remains, which would always be nothing in a refusal, and Alibaba Cloud's own client for Java reads that.
+	SilentQuotas bool `json:"silentQuotas,omitempty"`
 	// UnknownImage is how DeleteImage answers for an image that is not there; UnknownNotFound by default.
 	UnknownImage UnknownImage `json:"unknownImage,omitempty"`
 	// DeletionDelay is how long DescribeImages still shows an image from its deletion on.

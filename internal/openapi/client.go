@@ -5,6 +5,7 @@ package openapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -42,6 +43,8 @@ type Call struct {
 	Credentials Credentials
 	// Unsigned sends the call without a signature: it proves in another way who makes it.
 	Unsigned bool
+	// Caller names who makes the call. A caller that has to wait for a quota keeps its turn.
+	Caller string
 }
 
 // Observer is told of each call that was sent: the action, the error code ("" for a success), and how long
@@ -94,22 +97,46 @@ func New(config Config) *Client {
 // It returns the RequestId of a success. Every failure of the call, a broken connection and a quota known to
 // be used up included, is a *failure.Error.
 func (c *Client) Do(ctx context.Context, call Call, out any) (string, error) {
-	key := quota{call.Credentials.AccessKeyID, call.Region, call.Product, call.Action}
-	if refusal := c.gate.refuse(key, c.config.Clock.Now()); refusal != nil {
+	started := c.config.Clock.Now()
+	if refusal := c.gate.take(call.quota(), call.Caller, false, started); refusal != nil {
 		return "", about(call, refusal)
 	}
-	started := c.config.Clock.Now()
-	requestID, err := c.attempt(ctx, call, out)
+	requestID, limits, err := c.attempt(ctx, call, out)
+	ended := c.config.Clock.Now()
 	if c.config.Observe != nil {
-		c.config.Observe(call.Action, failure.CodeOf(err), c.config.Clock.Since(started))
+		c.config.Observe(call.Action, failure.CodeOf(err), ended.Sub(started))
 	}
-	if e := (*failure.Error)(nil); errors.As(err, &e) {
-		if isThrottle(e.Code) {
-			c.gate.close(key, c.config.Clock.Now(), e)
+	e := (*failure.Error)(nil)
+	failed := errors.As(err, &e)
+	switch {
+	case failed && isThrottle(e.Code):
+		if e.Wait <= 0 { // quotas are counted over fixed windows, most of them of a minute
+			e.Wait = ended.Truncate(time.Minute).Add(time.Minute).Sub(ended)
 		}
+		c.gate.learn(call.quota(), started, ended, limits, e)
+	case !failed || e.HTTPStatus != 0:
+		c.gate.learn(call.quota(), started, ended, limits, nil)
+	}
+	if failed {
 		return "", about(call, e)
 	}
 	return requestID, err
+}
+
+// Reserve reports whether the call could be sent now. If it has to wait for a quota, the *failure.Error says how long,
+// and the caller of the call has its turn then. It sends nothing, and needs no access key if the account is known.
+func (c *Client) Reserve(call Call) error {
+	if refusal := c.gate.take(call.quota(), call.Caller, true, c.config.Clock.Now()); refusal != nil {
+		return about(call, refusal)
+	}
+	return nil
+}
+
+// Waiting counts the callers that wait for their turn.
+func (c *Client) Waiting() int { return c.gate.waiting() }
+
+func (c Call) quota() quota {
+	return quota{cmp.Or(c.Credentials.AccountID, c.Credentials.AccessKeyID), c.Region, c.Product, c.Action}
 }
 
 // about adds to an error what it is about.
@@ -118,23 +145,24 @@ func about(call Call, e *failure.Error) *failure.Error {
 	return e
 }
 
-func (c *Client) attempt(ctx context.Context, call Call, out any) (string, error) {
+func (c *Client) attempt(ctx context.Context, call Call, out any) (string, rateLimit, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
 	request, err := c.request(ctx, call)
 	if err != nil {
-		return "", err
+		return "", rateLimit{}, err
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return "", c.connectionError(err, call)
+		return "", rateLimit{}, c.connectionError(err, call)
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
 	if err != nil {
-		return "", c.connectionError(err, call)
+		return "", rateLimit{}, c.connectionError(err, call)
 	}
-	return decode(response, body, call, out)
+	requestID, err := decode(response, body, call, out)
+	return requestID, rateLimitOf(response.Header), err
 }
 
 // request builds a POST. When a kept connection breaks, net/http sends a GET again without notice, and the

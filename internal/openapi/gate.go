@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"sync"
@@ -9,49 +10,255 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
-// quota is what Alibaba Cloud counts calls by: the account (a key stands for it here), the region and the action.
-type quota struct{ accessKeyID, region, product, action string }
+// quota is what Alibaba Cloud counts calls by. Where the account is not known, an access key stands for it.
+type quota struct{ account, region, product, action string }
 
-// longestWait bounds the wait that a header asks for: the longest quotas are counted by the hour.
-const longestWait = time.Hour
-
-// gate refuses calls whose quota is known to be used up, so that a thousand callers learn it from one answer.
-// The zero gate is open.
+// gate holds back the calls whose quota is known to be used up, so that a thousand callers learn it from one answer, and
+// gives each of them a turn. The zero gate is open.
 type gate struct {
 	mu     sync.Mutex
-	closed map[quota]closed
+	quotas map[quota]*allowance
 }
 
-// closed says until when a gate is closed, and because of which answer.
-type closed struct {
-	until time.Time
-	cause *failure.Error
+// manyQuotas is how many quotas are kept, whether or not their windows have ended. Temporary keys never come back.
+const manyQuotas = 1024
+
+func (g *gate) of(q quota, now time.Time) *allowance {
+	if g.quotas == nil {
+		g.quotas = map[quota]*allowance{}
+	}
+	if len(g.quotas) >= manyQuotas {
+		maps.DeleteFunc(g.quotas, func(_ quota, a *allowance) bool { return !a.ends.After(now) && len(a.turns) == 0 })
+	}
+	if g.quotas[q] == nil {
+		g.quotas[q] = &allowance{remain: -1}
+	}
+	return g.quotas[q]
 }
 
-// refuse returns the answer that closed the gate, with the rest of its wait; nil if the gate is open.
-func (g *gate) refuse(q quota, now time.Time) *failure.Error {
+// take returns nil if a call may be sent now; with keep, the call is sent later, and its turn is kept until the window
+// ends. Else it returns how long to wait, and a caller that has a name has its turn then: nobody else takes it.
+func (g *gate) take(q quota, caller string, keep bool, now time.Time) *failure.Error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c, ok := g.closed[q]
-	if !ok || !c.until.After(now) {
-		return nil
+	a := g.of(q, now)
+	wait := a.take(caller, now)
+	switch {
+	case wait > 0:
+		return &failure.Error{Code: a.code(), Message: a.text(q.action), Wait: wait}
+	case keep && a.limit > 0:
+		a.keepTurn(caller, a.window)
 	}
-	return &failure.Error{Code: c.cause.Code, Message: c.cause.Message, Wait: c.until.Sub(now)}
+	return nil
 }
 
-// close closes the gate for the wait of the answer or, if it has none, until the next minute begins: quotas are
-// counted over fixed windows. The wait is then set in the answer too.
-func (g *gate) close(q quota, now time.Time, cause *failure.Error) {
-	if cause.Wait <= 0 {
-		cause.Wait = now.Truncate(time.Minute).Add(time.Minute).Sub(now)
-	}
+// learn takes from an answer what it tells about a quota. refusal is set if the call was throttled.
+func (g *gate) learn(q quota, sent, received time.Time, limits rateLimit, refusal *failure.Error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed == nil {
-		g.closed = map[quota]closed{}
+	g.of(q, received).learn(sent, received, limits, refusal)
+}
+
+// waiting counts the callers that wait for their turn.
+func (g *gate) waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	count := 0
+	for _, a := range g.quotas {
+		for _, window := range a.turns {
+			if window > a.window {
+				count++
+			}
+		}
 	}
-	maps.DeleteFunc(g.closed, func(_ quota, c closed) bool { return !c.until.After(now) }) // temporary keys never come back
-	g.closed[q] = closed{now.Add(cause.Wait), cause}
+	return count
+}
+
+// allowance is what is known of one quota. Quotas are counted over windows of a fixed length.
+type allowance struct {
+	limit  int           // calls in a window; 0 if not known
+	length time.Duration // of a window; 0 if not known
+	// informed means that answers to calls that succeeded tell the quota too, so that none has to fail for it.
+	informed bool
+	cause    *failure.Error // the last refusal
+
+	window      int       // the number of the current window
+	began, ends time.Time // zero if not known
+	closed      bool      // a call was refused in it
+	spent       int       // calls that were sent in it, or have their turn in it
+	answered    int       // calls that were not refused in it
+	remain      int       // the fewest that an answer in it said are left; -1 if none said so
+	others      int       // calls that somebody else is expected to make in each window
+	probed      time.Time // when a call was sent beyond the limit, to learn when the window ends
+	lastEnd     time.Time // of a window for which an answer told it
+
+	turns    map[string]int // by caller, the window in which it may call
+	promised map[int]int    // by window, how many turns
+	last     int            // the last window with a turn
+}
+
+// retryUnknown is how long to wait when nobody knows how long.
+const retryUnknown = time.Second
+
+func (a *allowance) take(caller string, now time.Time) (wait time.Duration) {
+	a.advance(now)
+	if window, ok := a.turns[caller]; ok && window > a.window {
+		return a.until(window, now)
+	} else if ok && !a.closed {
+		delete(a.turns, caller)
+		return 0
+	}
+	delete(a.turns, caller)
+	if !a.closed && (a.limit == 0 || a.spent < a.capacity() || a.mayProbe(now)) {
+		a.spent++
+		return 0
+	}
+	if a.ends.IsZero() {
+		return retryUnknown
+	}
+	if caller == "" {
+		return a.until(a.window+1, now)
+	}
+	window := max(a.last, a.window+1)
+	if a.promised[window] >= a.capacity() {
+		window++
+	}
+	if window > a.window+1 && a.length == 0 { // it will be known soon after the next one began
+		return a.until(a.window+1, now) + retryUnknown
+	}
+	a.last = window
+	if a.promised == nil {
+		a.promised = map[int]int{}
+	}
+	a.promised[window]++
+	a.keepTurn(caller, window)
+	return a.until(window, now)
+}
+
+func (a *allowance) keepTurn(caller string, window int) {
+	if a.turns == nil {
+		a.turns = map[string]int{}
+	}
+	if caller != "" {
+		a.turns[caller] = window
+	}
+}
+
+// mayProbe allows one call in a second beyond the limit where only a refusal tells when the window ends.
+func (a *allowance) mayProbe(now time.Time) bool {
+	if !a.ends.IsZero() || a.informed || now.Sub(a.probed) < retryUnknown {
+		return false
+	}
+	a.probed = now
+	return true
+}
+
+// until returns how long it is until a later window begins.
+func (a *allowance) until(window int, now time.Time) time.Duration {
+	return max(a.ends.Sub(now)+time.Duration(window-a.window-1)*a.length, time.Millisecond)
+}
+
+// advance finds the window of a time.
+func (a *allowance) advance(now time.Time) {
+	if a.ends.IsZero() || now.Before(a.ends) {
+		return
+	}
+	passed, began := 1, a.ends
+	a.ends = time.Time{}
+	if a.length > 0 {
+		passed += int(now.Sub(began) / a.length)
+		began = began.Add(time.Duration(passed-1) * a.length)
+		a.ends = began.Add(a.length)
+	}
+	a.enter(a.window+passed, began)
+}
+
+// capacity is how many calls there are for us in a window.
+func (a *allowance) capacity() int { return max(a.limit-a.others, 1) }
+
+// enter begins a window. Turns in earlier ones that nobody came for have lapsed.
+func (a *allowance) enter(window int, began time.Time) {
+	switch {
+	case a.remain >= 0:
+		a.others = max(a.limit-a.remain-a.answered, 0)
+	case a.others > 0:
+		a.others-- // or it would never be found out that they have stopped
+	}
+	a.window, a.began, a.closed, a.answered, a.remain, a.spent = window, began, false, 0, -1, a.promised[window]
+	maps.DeleteFunc(a.promised, func(w, _ int) bool { return w <= window })
+	maps.DeleteFunc(a.turns, func(_ string, w int) bool { return w < window })
+}
+
+func (a *allowance) learn(sent, received time.Time, limits rateLimit, refusal *failure.Error) {
+	a.advance(received)
+	if refusal == nil {
+		a.answered++
+		a.informed = a.informed || limits.left > 0
+	} else {
+		a.cause, limits.left = refusal, refusal.Wait
+	}
+	if limits.limit > 0 {
+		a.limit = limits.limit
+	}
+	if limits.left > 0 && !a.isOfThisWindow(sent, received, limits.left) {
+		return
+	}
+	switch {
+	case refusal != nil:
+		a.closed, a.remain = true, 0
+		if limits.limit == 0 {
+			a.limit = max(a.answered, 1)
+		}
+	case limits.left > 0:
+		if a.remain < 0 || limits.remain < a.remain {
+			a.remain = limits.remain
+		}
+		a.spent = max(a.spent, limits.limit-limits.remain)
+	}
+}
+
+// isOfThisWindow takes from an answer when the window ends in which it was given, and reports whether that is the current
+// one. The time left was counted between sending and receiving: the end is not before the one and not after the other.
+func (a *allowance) isOfThisWindow(sent, received time.Time, left time.Duration) bool {
+	earliest, latest := sent.Add(left), received.Add(left)
+	switch {
+	case sent.Before(a.began):
+		return false
+	case !a.ends.IsZero() && !earliest.After(a.ends):
+		if latest.Before(a.ends) {
+			a.ends = latest
+		}
+		a.lastEnd = a.ends
+		return true
+	case !a.ends.IsZero(): // a later window than expected
+		a.length = 0
+		a.enter(a.window+1, sent)
+	}
+	// An answer early in a window, and the end of the window right before it, tell its length: with another window in
+	// between, more time would have passed than is left.
+	if !a.lastEnd.IsZero() && sent.Sub(a.lastEnd) < left {
+		a.length = latest.Sub(a.lastEnd)
+		if a.length > 2*time.Second {
+			a.length = a.length.Round(time.Second)
+		}
+	}
+	a.ends, a.lastEnd = latest, latest
+	return true
+}
+
+func (a *allowance) code() string {
+	if a.cause != nil {
+		return a.cause.Code
+	}
+	return "Throttling"
+}
+
+// text is in the words of the last refusal, so that nothing looks new.
+func (a *allowance) text(action string) string {
+	if a.cause != nil {
+		return a.cause.Message
+	}
+	return fmt.Sprintf("The request quota for %s, %d calls in a window, is used up.", action, a.limit)
 }
 
 // isThrottle reports whether a code says that a quota is used up.

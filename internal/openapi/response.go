@@ -113,6 +113,35 @@ func cut(text string, most int) string {
 	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
+// rateLimit is what the headers of an answer say about the quota that the call was counted in; all zero if they say
+// nothing.
+type rateLimit struct {
+	limit, remain int
+	left          time.Duration // until it is renewed
+}
+
+var rateLimitText = regexp.MustCompile(`^Limit:(\d+),Remain:(\d+),TimeLeft:(\d+)`)
+
+// rateLimitOf reads the header for the quota of the action.
+func rateLimitOf(header http.Header) rateLimit {
+	match := rateLimitText.FindStringSubmatch(header.Get("X-Ratelimit-User-Api"))
+	if match == nil {
+		return rateLimit{}
+	}
+	limit, _ := strconv.Atoi(match[1])
+	remain, _ := strconv.Atoi(match[2])
+	left, _ := strconv.Atoi(match[3])
+	return rateLimit{limit, remain, milliseconds(left)}
+}
+
+// milliseconds is a time from a header, up to longestWait.
+func milliseconds(n int) time.Duration {
+	return time.Duration(min(n, int(longestWait.Milliseconds()))) * time.Millisecond
+}
+
+// longestWait bounds the wait that a header asks for: the longest quotas are counted by the hour.
+const longestWait = time.Hour
+
 var timeLeft = regexp.MustCompile(`TimeLeft:(\d+)`)
 
 // throttleWait reads the time until a quota is renewed, in milliseconds both in the newer header and in the
@@ -125,5 +154,5 @@ func throttleWait(header http.Header) time.Duration {
 			longest = max(longest, left)
 		}
 	}
-	return time.Duration(min(longest, int(longestWait.Milliseconds()))) * time.Millisecond
+	return milliseconds(longest)
 }

@@ -5,30 +5,39 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/credentials"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 // cloud collects the facts of ECS.
 type cloud struct {
-	ecs  *ecs.Client
-	keys *credentials.Source
+	ecs      *ecs.Client
+	keys     *credentials.Source
+	shares   *shares
+	listings *listings
 }
 
 // attempt is one attempt for one object. ECS is called with one access key, found once: the account that is decided on
 // is the account that is called.
 type attempt struct {
 	cloud cloud
-	ecs   *ecs.Client // nil until the key is found
+	ecs   *ecs.Client // has no key until it is found
+	view  view        // of that key
 	facts decision.Facts
 	// fresh means that the facts of the cluster are new enough to act on, and that no slow step came after them.
 	fresh bool
+	// claim is what the attempt has a part of while it may call; nil if it may not.
+	claim *claim
 }
 
 // decide finds the key and looks at the image as far as the decision requires it, and returns the verdict.
@@ -42,6 +51,13 @@ func (a *attempt) decide(ctx context.Context) (decision.Verdict, error) {
 		default:
 			return v, nil
 		}
+		if a.claim == nil {
+			if wait := a.admit(); wait > 0 {
+				return decision.WaitFor(wait), nil
+			} else if a.facts.Failure != nil {
+				continue
+			}
+		}
 		// These take time, in which the object may change. After the call, it is too late for that.
 		a.fresh = a.facts.Call != decision.NotCalled
 		if err := step(ctx); err != nil {
@@ -52,13 +68,73 @@ func (a *attempt) decide(ctx context.Context) (decision.Verdict, error) {
 	}
 }
 
+// admit asks for a turn in the quota of the account and for a worker, before the attempt reads or calls anything. If it
+// has to wait for a reason that a user may be told, that is the failure of the attempt.
+func (a *attempt) admit() (wait time.Duration) {
+	f := &a.facts
+	image, spec := f.Image, f.Image.Spec
+	account, deletes := decision.AccountOf(*f), decision.CallsDeleteImage(*f)
+	c := claim{region: "region " + spec.RegionID, key: keyOf(image), quota: fmt.Sprint("quota ", account, spec.RegionID, deletes)}
+	a.ecs = a.cloud.ecs.For(string(image.UID))
+	if account != "" {
+		c.account = "account " + account
+		f.Failure = decision.FailureOf(a.ecs.Reserve(account, spec.RegionID, deletes))
+		if f.Failure != nil {
+			return 0
+		}
+	}
+	began := image.CreationTimestamp
+	if image.DeletionTimestamp != nil {
+		began = *image.DeletionTimestamp
+	}
+	isOld := began.Time.Before(a.cloud.shares.started)
+	refusal, entered := a.cloud.shares.enter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(image)}, c, isOld)
+	switch {
+	case entered:
+		a.claim = &c
+	case refusal == nil:
+		return longestLine
+	}
+	f.Failure = refusal
+	return 0
+}
+
+// keyOf names where an object's access key comes from.
+func keyOf(image *v1alpha1.CustomImage) string {
+	secret := image.Spec.CredentialsSecretRef.Name
+	if secret == "" {
+		return "key"
+	}
+	return "key " + image.Namespace + "/" + secret
+}
+
+// heard tells what a call of ECS concerned whether it was answered.
+func (a *attempt) heard(err error) {
+	if e := decision.FailureOf(err); err == nil || e != nil {
+		a.cloud.shares.heard(a.claim.region, unanswered(e))
+		a.cloud.shares.heard(a.claim.quota, unanswered(e))
+	}
+}
+
+// unanswered returns a failure if it is that no answer came.
+func unanswered(e *failure.Error) *failure.Error {
+	if e != nil && e.Code == failure.CodeNoAnswer {
+		return e
+	}
+	return nil
+}
+
 func (a *attempt) findKey(ctx context.Context) error {
 	f := &a.facts
 	key, err := a.cloud.keys.For(ctx, f.Image.Namespace, f.Image.Spec.CredentialsSecretRef.Name)
+	if e := decision.FailureOf(err); err == nil || e != nil {
+		a.cloud.shares.heard(a.claim.key, unanswered(e))
+	}
 	if err != nil {
 		return err
 	}
-	a.ecs, f.Account = a.cloud.ecs.As(key), key.AccountID
+	a.ecs, f.Account = a.ecs.As(key), key.AccountID
+	a.view = view{f.Image.Spec.RegionID, key.AccountID, key.AccessKeyID}
 	return nil
 }
 
@@ -67,7 +143,11 @@ func (a *attempt) findKey(ctx context.Context) error {
 // evidence.
 func (a *attempt) look(ctx context.Context) error {
 	f, spec := &a.facts, a.facts.Image.Spec
-	found, err := a.ecs.FindImage(ctx, spec.RegionID, spec.ImageID)
+	found, err := a.cloud.listings.find(ctx, a.ecs, a.view, f.Image)
+	if found == nil && err == nil {
+		found, err = a.ecs.FindImage(ctx, spec.RegionID, spec.ImageID)
+	}
+	a.heard(err)
 	if err != nil {
 		return err
 	}
@@ -88,9 +168,11 @@ func (a *attempt) deleteImage(ctx context.Context) error {
 	f := &a.facts
 	spec, force := f.Image.Spec, ptr.Deref(f.Image.Spec.Force, false)
 	requestID, err := a.ecs.DeleteImage(ctx, spec.RegionID, spec.ImageID, force)
+	a.heard(err)
 	f.Shown = nil
 	if err == nil {
 		f.Call = decision.Accepted
+		a.cloud.listings.drop(spec.RegionID, spec.ImageID)
 		log.FromContext(ctx).Info("Called DeleteImage", "imageID", spec.ImageID, "regionID", spec.RegionID,
 			"accountID", f.Account, "force", force, "requestID", requestID)
 		return nil

@@ -39,14 +39,15 @@ type Config struct {
 	// Operator names the operator's identity in the cluster, as a flag of kubectl: --serviceaccount=NAMESPACE:NAME.
 	Operator string
 	Events   events.EventRecorder
-	Clock    clock.PassiveClock
+	Clock    clock.WithDelayedExecution
 
 	// Waiting and Blocked say how often the operator retries while an obstacle ends without help, and while a user has
 	// to clear it.
 	Waiting, Blocked Backoff
 	// Resync is how often a live image is checked in ECS.
 	Resync time.Duration
-	// MaxConcurrentReconciles bounds how many objects are worked on at once, and so the concurrent calls of ECS.
+	// MaxConcurrentReconciles bounds how many objects of one region, account or source of keys are worked on at once, and
+	// so the concurrent calls of ECS. A quarter more is left for others.
 	MaxConcurrentReconciles int
 	// Namespaces are the watched ones; none for all. With several watches, nothing proves how new the cache is.
 	Namespaces []string
@@ -75,7 +76,10 @@ func New(config Config) *Reconciler {
 		gatherer: gatherer{
 			cache: config.Client, live: config.Live, proofs: proofs, schedule: plan, operator: config.Operator, clock: config.Clock,
 		},
-		cloud: cloud{ecs: config.ECS, keys: config.Credentials},
+		cloud: cloud{
+			ecs: config.ECS, keys: config.Credentials, shares: newShares(config.MaxConcurrentReconciles, config.Clock),
+			listings: &listings{cache: config.Client, clock: config.Clock, resync: config.Resync},
+		},
 		status: writer{
 			client: client.WithFieldOwner(config.Client, fieldOwner), events: config.Events, clock: config.Clock, wrote: proofs.wrote,
 		},
@@ -101,17 +105,29 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		if apierrors.IsNotFound(err) {
 			r.schedule.forget(request.NamespacedName)
 		}
+		r.cloud.shares.finish(request, nil)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	flow := r.observe
+	flow := flow(r.observe)
 	if !image.DeletionTimestamp.IsZero() {
 		flow = r.delete
 	}
 	a := &attempt{cloud: r.cloud, facts: decision.Facts{Image: image, Operator: r.config.Operator}}
-	v, err := flow(ctx, a)
+	v, err := r.follow(ctx, flow, request, a)
 	// What became known is recorded also when the manager stops.
 	return r.conclude(context.WithoutCancel(ctx), a.facts, v, err)
 }
+
+// follow follows a flow to its verdict. Then the calls are over, and what is left to do takes no worker from others.
+func (r *Reconciler) follow(
+	ctx context.Context, flow flow, request ctrl.Request, a *attempt,
+) (decision.Verdict, error) {
+	defer func() { r.cloud.shares.finish(request, a.claim) }()
+	return flow(ctx, a)
+}
+
+// flow collects the facts about an object, and acts on them up to the verdict that ends the attempt.
+type flow func(ctx context.Context, a *attempt) (decision.Verdict, error)
 
 // conclude carries out the verdict that ends an attempt, or reports why there is none, and returns when the next attempt
 // is due.
@@ -176,8 +192,11 @@ func (r *Reconciler) tell(ctx context.Context, f decision.Facts, v decision.Verd
 		}
 		return ctrl.Result{RequeueAfter: r.schedule.plan(f.Image)}, nil
 	case decision.Retry:
-		if v.Throttled {
+		switch {
+		case v.Throttled:
 			return r.tellThrottled(ctx, f, v)
+		case v.Err.Wait > 0:
+			return r.tellInLine(ctx, f, v)
 		}
 		return ctrl.Result{}, r.tellFailed(ctx, f, v)
 	}
@@ -186,13 +205,21 @@ func (r *Reconciler) tell(ctx context.Context, f decision.Facts, v decision.Verd
 
 // tellThrottled says nothing as long as the quota keeps an object waiting for less than a minute.
 func (r *Reconciler) tellThrottled(ctx context.Context, f decision.Facts, v decision.Retry) (ctrl.Result, error) {
-	next, waited := r.schedule.throttled(f.Image, v.Err.Wait)
-	if waited >= time.Minute {
+	if r.schedule.throttled(f.Image, v.Err.Wait) >= time.Minute {
 		if err := r.status.write(ctx, f, v.Report); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
-	return ctrl.Result{RequeueAfter: next}, nil
+	return ctrl.Result{RequeueAfter: max(v.Err.Wait, time.Millisecond)}, nil
+}
+
+// tellInLine says why an object waits that was not attempted, since others get no answer.
+func (r *Reconciler) tellInLine(ctx context.Context, f decision.Facts, v decision.Retry) (ctrl.Result, error) {
+	if err := r.status.write(ctx, f, v.Report); err != nil {
+		return ctrl.Result{}, err
+	}
+	r.schedule.failed(f.Image)
+	return ctrl.Result{RequeueAfter: v.Err.Wait}, nil
 }
 
 // tellFailed returns the error, which has the work queue space the attempts. One hiccup is not worth a word, the

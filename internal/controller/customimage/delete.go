@@ -27,6 +27,10 @@ func (r *Reconciler) delete(ctx context.Context, a *attempt) (decision.Verdict, 
 		switch v := v.(type) {
 		case decision.WaitFor, decision.Nothing:
 			return v, nil
+		case decision.Retry:
+			if v.Err.Wait > 0 { // ECS was not asked, and is not: nothing fresh is required to say so
+				return v, nil
+			}
 		case decision.Note:
 			a.fresh, err = false, r.status.write(ctx, a.facts, v.Report)
 			continue

@@ -65,6 +65,7 @@ func (g *gatherer) refresh(ctx context.Context, f decision.Facts) (_ decision.Fa
 
 func (g *gatherer) tellTime(f *decision.Facts) {
 	f.Now, f.Wait = g.clock.Now(), g.schedule.until(f.Image)
+	f.Waited = g.schedule.waited(f.Image)
 	f.Accepted, f.Unconfirmed = g.schedule.called(f.Image)
 }
 

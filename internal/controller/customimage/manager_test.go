@@ -76,7 +76,7 @@ func (w *world) start(objects cache.Options) (stop func()) {
 	w.config.Events, w.config.Clock = mgr.GetEventRecorder("ecs-image-gc"), clock.RealClock{}
 	w.config.Waiting = Backoff{200 * time.Millisecond, time.Second}
 	w.config.Blocked = Backoff{time.Hour, time.Hour}
-	w.config.Resync, w.config.MaxConcurrentReconciles = 6*time.Hour, 4
+	w.config.Resync, w.config.MaxConcurrentReconciles = 6*time.Hour, max(w.config.MaxConcurrentReconciles, 4)
 	w.reconciler = New(w.config)
 	Expect(w.reconciler.SetupWithManager(mgr)).To(Succeed())
 	running, cancel := context.WithCancel(w.ctx)

@@ -147,22 +147,31 @@ func (s *schedule) plan(image *v1alpha1.CustomImage) time.Duration {
 	return max(next.Sub(s.clock.Now()), time.Millisecond)
 }
 
-// throttled plans the next attempt when the quota is renewed, a little later for each object. It returns how long it
-// is until then, and how long the object will have waited.
-func (s *schedule) throttled(image *v1alpha1.CustomImage, wait time.Duration) (next, waited time.Duration) {
+// throttled plans the next attempt for the turn that the object has in the quota, so long from now. It returns how long
+// the object will have waited.
+func (s *schedule) throttled(image *v1alpha1.CustomImage, wait time.Duration) (waited time.Duration) {
 	now := s.clock.Now()
-	next = max(wait+time.Duration(fraction(image.UID)*float64(wait)/4), time.Millisecond)
 	s.remember(image, func(d *due) {
 		if d.throttledSince.IsZero() {
 			d.throttledSince = now
 		}
-		d.next, d.imposed = now.Add(next), true
+		d.next, d.imposed = now.Add(wait), true
 		waited = d.next.Sub(d.throttledSince)
 	})
-	return next, waited
+	return waited
 }
 
-// failed leaves the next attempt to the backoff of the work queue.
+// waited returns how long an object has waited for a quota.
+func (s *schedule) waited(image *v1alpha1.CustomImage) (waited time.Duration) {
+	s.remember(image, func(d *due) {
+		if !d.throttledSince.IsZero() {
+			waited = max(0, s.clock.Since(d.throttledSince))
+		}
+	})
+	return waited
+}
+
+// failed leaves the next attempt to the work queue.
 func (s *schedule) failed(image *v1alpha1.CustomImage) {
 	s.remember(image, func(d *due) { d.next, d.imposed, d.throttledSince = s.clock.Now(), true, time.Time{} })
 }

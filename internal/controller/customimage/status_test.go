@@ -83,6 +83,7 @@ var _ = Describe("The status", func() {
 			Expect(trueObstacles(image)).To(BeEmpty())
 			Expect(w.exists(w.id)).To(BeTrue())
 			w.sim.ClearFaults()
+			w.clock.Step(time.Minute) // while there is no answer, ECS is not called at every attempt
 			w.attempt(w.id)
 			Expect(w.gone(w.id)).To(BeTrue())
 			Expect(w.exists(w.id)).To(BeFalse())

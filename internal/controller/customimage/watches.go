@@ -7,6 +7,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
@@ -38,12 +40,16 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		}
 	}
 	return ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.CustomImage{}, builder.WithPredicates(moreThanStatusChanged())).
+		For(&v1alpha1.CustomImage{}, builder.WithPredicates(r.needsAttempt())).
 		Watches(&v1alpha1.CustomImage{}, handler.EnqueueRequestsFromMapFunc(r.others), builder.WithPredicates(ownershipChanges())).
 		WatchesMetadata(namespaceNamed(""), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(r.ends())).
 		WatchesMetadata(definition(), handler.EnqueueRequestsFromMapFunc(r.deletedIn), builder.WithPredicates(r.ends())).
+		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+			r.cloud.shares.started, r.cloud.shares.wake = r.config.Clock.Now(), queue.Add
+			return nil
+		})).
 		WithOptions(controller.Options{
-			MaxConcurrentReconciles: r.config.MaxConcurrentReconciles,
+			MaxConcurrentReconciles: workers(r.config.MaxConcurrentReconciles),
 			RateLimiter:             r.failures,
 		}).
 		Complete(r)
@@ -52,11 +58,15 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 // decisive are the annotations of an object that make a difference.
 var decisive = []string{v1alpha1.AnnotationRetryAt, v1alpha1.AnnotationRelease, v1alpha1.AnnotationProtected}
 
-// moreThanStatusChanged drops the events that follow from our own status writes, and from changes that mean nothing
-// here. A change of the spec and a deletion raise the generation; annotations and finalizers do not. Another uid is an
+// needsAttempt drops the events that follow from our own status writes, from changes that mean nothing here, and from
+// the end of an object. A change of the spec and a deletion raise the generation; annotations and finalizers do not. Another uid is an
 // object that was deleted and created again unseen.
-func moreThanStatusChanged() predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+func (r *Reconciler) needsAttempt() predicate.Predicate {
+	ended := func(e event.DeleteEvent) bool {
+		r.schedule.forget(client.ObjectKeyFromObject(e.Object))
+		return false
+	}
+	return predicate.Funcs{DeleteFunc: ended, UpdateFunc: func(e event.UpdateEvent) bool {
 		before, after := e.ObjectOld.GetAnnotations(), e.ObjectNew.GetAnnotations()
 		return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
 			e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||

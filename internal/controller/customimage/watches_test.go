@@ -11,7 +11,7 @@ import (
 	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 )
 
-func TestMoreThanStatusChanged_passesWhatMakesADifference(t *testing.T) {
+func TestNeedsAttempt_passesWhatMakesADifference(t *testing.T) {
 	base := &v1alpha1.CustomImage{ObjectMeta: metav1.ObjectMeta{
 		UID: "a", Generation: 1, Finalizers: []string{v1alpha1.Finalizer}, Annotations: map[string]string{"other": "1"}}}
 	for name, test := range map[string]struct {
@@ -31,7 +31,7 @@ func TestMoreThanStatusChanged_passesWhatMakesADifference(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			changed := base.DeepCopy()
 			test.change(changed)
-			got := moreThanStatusChanged().Update(event.UpdateEvent{ObjectOld: base, ObjectNew: changed})
+			got := New(Config{}).needsAttempt().Update(event.UpdateEvent{ObjectOld: base, ObjectNew: changed})
 			NewWithT(t).Expect(got).To(Equal(test.passes))
 		})
 	}

@@ -85,6 +85,8 @@ func newWorld(ctx context.Context, images ...ecssim.Image) *world {
 		Waiting:  Backoff{5 * time.Second, 5 * time.Minute},
 		Blocked:  Backoff{30 * time.Second, 10 * time.Minute},
 		Resync:   6 * time.Hour,
+
+		MaxConcurrentReconciles: 4,
 	}
 	w.config.Credentials = newSource(w.client(w.secrets), api, w.clock)
 	w.restart()
@@ -127,6 +129,9 @@ func (w *world) client(funcs *interceptor.Funcs) client.WithWatch {
 			return err
 		},
 		List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
+			if (&client.ListOptions{}).ApplyOptions(opts).FieldSelector == nil { // all there are: not those of other worlds
+				opts = append(opts, client.InNamespace(w.namespace))
+			}
 			list := func() error { return c.List(ctx, l, opts...) }
 			if funcs.List != nil {
 				list = func() error { return funcs.List(ctx, c, l, opts...) }

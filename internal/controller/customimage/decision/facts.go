@@ -22,8 +22,8 @@ type Facts struct {
 	Image *v1alpha1.CustomImage
 	// Absent means that the object does not exist any more, or another one has its name.
 	Absent bool
-	// Wait is how long the schedule has the object wait for its next attempt.
-	Wait time.Duration
+	// Wait is how long the schedule has the object wait for its next attempt; Waited is how long it has waited for a quota.
+	Wait, Waited time.Duration
 	// CRD and Namespace are what the object is deleted together with; nil if they do not exist.
 	CRD, Namespace *metav1.PartialObjectMetadata
 	// Rivals are the other objects for the same image.
@@ -77,6 +77,14 @@ func (f Facts) AcceptedAt() time.Time {
 		return f.Now
 	}
 	return f.Accepted
+}
+
+// AccountOf returns the account whose image the object stands for, as far as it is known without the access key.
+func AccountOf(f Facts) string { return cmp.Or(seenAs(f.Image).OwnerID, f.Image.Spec.AccountID) }
+
+// CallsDeleteImage reports whether DeleteImage is what ECS will be asked first; else that is a look at the image.
+func CallsDeleteImage(f Facts) bool {
+	return !f.Image.DeletionTimestamp.IsZero() && isSeen(f.Image) && f.AcceptedAt().IsZero()
 }
 
 // isLookedAt reports whether ECS was asked, and isShown whether it shows the image.

@@ -3,10 +3,12 @@ package decision
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -23,7 +25,8 @@ type Meaning struct {
 	Condition string
 	// Advice tells a user in full sentences what to do. In it {origin} stands for where the access key came from, {action}
 	// for the RAM action that was refused, {keeping} for what a release does for the image, {operator} for the operator's
-	// identity in the cluster, and {name}, {namespace}, {secret} and {imageID} for those of the object.
+	// identity in the cluster, {wait} for how long it waits for a quota, and {name}, {namespace}, {secret} and {imageID} for
+	// those of the object.
 	Advice string
 }
 
@@ -36,7 +39,7 @@ const (
 	adviceReleased = "To remove a deleted object{keeping}, run `kubectl annotate cimg {name} -n {namespace} " +
 		"--overwrite ecs.imagegc.io/release={imageID}`."
 	adviceInvalid   = "Check spec, the Secret that it names, and the operator's flags. " + adviceReleased
-	adviceThrottled = "The operator retries when the quota is renewed."
+	adviceThrottled = "The operator retries when it is this object's turn, within {wait} of its first attempt."
 	adviceRetried   = "The operator retries."
 )
 
@@ -192,11 +195,28 @@ func fillIn(advice string, f Facts) string {
 		"{action}", f.Failure.Action,
 		"{origin}", f.Failure.Origin,
 		"{operator}", f.Operator,
+		"{wait}", roundUp(f.Waited+f.Failure.Wait),
 		"{name}", f.Image.Name,
 		"{namespace}", f.Image.Namespace,
 		"{secret}", f.Image.Spec.CredentialsSecretRef.Name,
 		"{imageID}", f.Image.Spec.ImageID,
 	).Replace(advice)
+}
+
+// roundUp says how long a wait is at most, in few steps: what changes with each attempt would have to be written again.
+func roundUp(wait time.Duration) string {
+	for _, step := range []struct {
+		wait time.Duration
+		text string
+	}{
+		{2 * time.Minute, "2 minutes"}, {5 * time.Minute, "5 minutes"}, {15 * time.Minute, "15 minutes"}, {time.Hour, "1 hour"},
+		{3 * time.Hour, "3 hours"}, {6 * time.Hour, "6 hours"}, {12 * time.Hour, "12 hours"}, {24 * time.Hour, "1 day"},
+	} {
+		if wait <= step.wait {
+			return step.text
+		}
+	}
+	return fmt.Sprintf("%.0f days", math.Ceil(wait.Hours()/24))
 }
 
 // IsUnanswered reports whether a call that failed so may have taken effect.

@@ -1,0 +1,185 @@
+package customimage
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
+	"github.com/imagegc/ecs-image-gc/internal/ecs"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
+)
+
+const (
+	// listingForNew is how old a listing may be that a new object is looked up in.
+	listingForNew = 30 * time.Second
+
+	// resyncShare is the part of the resync interval that a listing is used for: each lookup in it is that much less new.
+	resyncShare = 10
+
+	// listingPause is how long at least objects are looked at one by one when listing was not worth it, or failed.
+	listingPause = 10 * time.Second
+)
+
+// listings answers looks at the images of live objects, by the page, where that takes fewer calls than one look for each.
+// Nothing is destroyed on their word: a deleted object is looked at for itself. Only an image that is listed is found; for
+// any other the listing is no answer.
+type listings struct {
+	cache  client.Reader
+	clock  clock.PassiveClock
+	resync time.Duration
+
+	mu sync.Mutex
+	by map[view]*listing
+}
+
+// view is what a listing shows: a region, as one access key sees it.
+type view struct{ region, account, accessKeyID string }
+
+// manyViews is how many listings are kept, also those that are too old. Temporary keys never come back.
+const manyViews = 64
+
+type listing struct {
+	renewing sync.Mutex // held while it is read
+	paused   time.Time  // until when it is not read again
+
+	// These belong to the lock of listings.
+	began   time.Time
+	images  map[string]ecs.Image
+	dropped map[string]bool // while it is read
+}
+
+// find returns the image of a live object, if a listing shows it; nil if the object has to be looked at for itself.
+func (l *listings) find(ctx context.Context, c *ecs.Client, of view, image *v1alpha1.CustomImage) (*ecs.Image, error) {
+	if !mayBeLookedUp(image) {
+		return nil, nil
+	}
+	isNew, oldest := image.Status.Image == nil, l.resync/resyncShare
+	if isNew {
+		oldest = listingForNew
+	}
+	entry := l.of(of)
+	if found, isFresh := l.in(entry, image.Spec.ImageID, oldest); isFresh {
+		return found, nil
+	}
+	entry.renewing.Lock()
+	defer entry.renewing.Unlock()
+	found, isFresh := l.in(entry, image.Spec.ImageID, oldest)
+	if isFresh || l.clock.Now().Before(entry.paused) {
+		return found, nil
+	}
+	err := l.renew(ctx, c, entry, image, isNew)
+	entry.paused = l.clock.Now().Add(listingPause)
+	if failure.CodeOf(err) == failure.CodeNoAnswer {
+		return nil, err
+	} else if err != nil { // a key may look at single images and not list them
+		log.FromContext(ctx).Info("Could not list the images, and looks at them one by one", "region", of.region, "error", err.Error())
+		return nil, nil
+	}
+	found, _ = l.in(entry, image.Spec.ImageID, oldest)
+	return found, nil
+}
+
+// in returns the image if the listing has it, and whether the listing is fresh enough to tell.
+func (l *listings) in(entry *listing, imageID string, oldest time.Duration) (*ecs.Image, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.clock.Since(entry.began) > oldest {
+		return nil, false
+	}
+	if found, ok := entry.images[imageID]; ok {
+		return &found, true
+	}
+	return nil, true
+}
+
+// mayBeLookedUp is false for an object that is being deleted, whose image was missing, or whose user wants it looked at.
+func mayBeLookedUp(image *v1alpha1.CustomImage) bool {
+	status := image.Status
+	return image.DeletionTimestamp.IsZero() && status.MissingSince == nil && status.LastHandledRetryAt == decision.RetryAt(image)
+}
+
+// renew makes a listing if that takes fewer calls than the looks that it saves.
+func (l *listings) renew(ctx context.Context, c *ecs.Client, entry *listing, image *v1alpha1.CustomImage, isNew bool) error {
+	looks, err := l.looks(ctx, image, isNew)
+	if err != nil || looks < 2 {
+		return err
+	}
+	began := l.clock.Now()
+	l.mu.Lock()
+	entry.dropped = map[string]bool{}
+	l.mu.Unlock()
+	listed, pages, err := c.ListImages(ctx, image.Spec.RegionID, looks-1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	dropped := entry.dropped
+	entry.dropped = nil
+	if err != nil || pages >= looks {
+		return err
+	}
+	entry.began, entry.images = began, make(map[string]ecs.Image, len(listed))
+	for _, found := range listed {
+		if !dropped[found.ImageID] {
+			entry.images[found.ImageID] = found
+		}
+	}
+	return nil
+}
+
+// looks counts the objects of the same region and key that a listing would spare a look: those that are new now, or
+// those whose resync is due while it is used.
+func (l *listings) looks(ctx context.Context, of *v1alpha1.CustomImage, isNew bool) (count int, err error) {
+	list := &v1alpha1.CustomImageList{}
+	if err := l.cache.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		return 0, err
+	}
+	for i := range list.Items {
+		image := &list.Items[i]
+		if image.Spec.RegionID == of.Spec.RegionID && keyOf(image) == keyOf(of) && mayBeLookedUp(image) &&
+			(image.Status.Image == nil) == isNew {
+			count++
+		}
+	}
+	if !isNew {
+		count /= resyncShare
+	}
+	return count, nil
+}
+
+// drop forgets an image that ECS accepted to delete.
+func (l *listings) drop(regionID, imageID string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for of, entry := range l.by {
+		if of.region != regionID {
+			continue
+		}
+		delete(entry.images, imageID)
+		if entry.dropped != nil {
+			entry.dropped[imageID] = true
+		}
+	}
+}
+
+func (l *listings) of(v view) *listing {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.by == nil {
+		l.by = map[view]*listing{}
+	}
+	if len(l.by) >= manyViews {
+		maps.DeleteFunc(l.by, func(_ view, entry *listing) bool {
+			return entry.dropped == nil && l.clock.Since(entry.began) > l.resync/resyncShare
+		})
+	}
+	if l.by[v] == nil {
+		l.by[v] = &listing{}
+	}
+	return l.by[v]
+}

@@ -1,0 +1,138 @@
+package customimage
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+)
+
+var _ = Describe("A look at many live images", func() {
+	const count = 105 // two pages
+	var (
+		w   *world
+		ids []string
+	)
+
+	prepare := func(ctx SpecContext) {
+		GinkgoHelper()
+		w, ids = newWorld(ctx), nil
+		for n := range count {
+			id := fmt.Sprintf("%sn%d", w.id, n)
+			Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region, Name: fmt.Sprint("image ", n)})).To(Succeed())
+			w.createUnseen(id, withSecret("of-this-world"))
+			ids = append(ids, id)
+		}
+		w.mayReadSecrets()
+		w.putSecret("of-this-world", map[string]string{"access-key-id": "test-id", "access-key-secret": "test-secret"})
+	}
+
+	looks := func() (listed, single int) {
+		for _, call := range w.sim.Calls() {
+			switch {
+			case call.Action != "DescribeImages":
+			case call.ImageID == "":
+				listed++
+			default:
+				single++
+			}
+		}
+		return listed, single
+	}
+	attemptAll := func() {
+		for _, id := range ids {
+			w.attempt(id)
+		}
+	}
+
+	It("takes a call for each page, and not for each image", func(ctx SpecContext) {
+		prepare(ctx)
+		attemptAll()
+		for n, id := range ids {
+			Expect(condition(w.get(id), "Ready").Reason).To(Equal("Available"))
+			Expect(w.get(id).Status.Image.Name).To(Equal(fmt.Sprint("image ", n)))
+		}
+		listed, single := looks()
+		Expect(listed).To(Equal(2))
+		Expect(single).To(BeZero())
+	})
+
+	It("takes a call for each again where the listing shows no such image", func(ctx SpecContext) {
+		prepare(ctx)
+		w.attempt(ids[0])
+		Expect(w.sim.DeleteImage(ids[1])).To(BeTrue())
+		late := w.id + "late"
+		Expect(w.sim.PutImage(ecssim.Image{ImageID: late, RegionID: region})).To(Succeed())
+		w.createUnseen(late, withSecret("of-this-world"))
+		w.attempt(late)
+		Expect(condition(w.get(late), "Ready").Reason).To(Equal("Available"))
+		_, single := looks()
+		Expect(single).To(Equal(1))
+		w.clock.Step(listingForNew + time.Second)
+		w.attempt(ids[1])
+		w.expectStalled(ids[1], "InvalidImageIdNotFound")
+	})
+
+	It("believes no listing of what the operator has deleted since", func(ctx SpecContext) {
+		prepare(ctx)
+		attemptAll()
+		w.deleteUnseen(ids[0])
+		w.attempt(ids[0])
+		Expect(w.gone(ids[0])).To(BeTrue())
+		w.create(ids[0], withSecret("of-this-world"))
+		w.expectStalled(ids[0], "InvalidImageIdNotFound")
+	})
+
+	It("is never one by a listing if the object is deleted, or its user wants a look", func(ctx SpecContext) {
+		prepare(ctx)
+		attemptAll()
+		_, before := looks()
+		w.change(ids[0], annotated(v1alpha1.AnnotationRetryAt, "now"))
+		w.attempt(ids[0])
+		_, after := looks()
+		Expect(after).To(Equal(before + 1))
+		Expect(w.sim.DeleteImage(ids[1])).To(BeTrue())
+		w.deleteUnseen(ids[1])
+		w.attempt(ids[1])
+		_, after = looks()
+		Expect(after).To(BeNumerically(">=", before+2), "after DeleteImage")
+	})
+
+	It("is one at each image if the key may not list", func(ctx SpecContext) {
+		prepare(ctx)
+		w.ecs.answer = func(rw http.ResponseWriter, action string, r *http.Request) bool {
+			if action != "DescribeImages" || r.URL.Query().Get("ImageId") != "" {
+				return false
+			}
+			rw.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(rw, `{"RequestId":"r","Code":"Forbidden.RAM","Message":"No."}`)
+			return true
+		}
+		attemptAll()
+		for _, id := range ids {
+			Expect(condition(w.get(id), "Ready").Reason).To(Equal("Available"))
+		}
+	})
+
+	It("shares a listing with those that are due for a resync while it is new enough", func(ctx SpecContext) {
+		prepare(ctx)
+		attemptAll()
+		listed, single := looks()
+		w.calm()
+		w.cache.List = nil
+		for range 20 {
+			w.clock.Step(20 * time.Minute)
+			attemptAll()
+		}
+		listedThen, singleThen := looks()
+		calls := listedThen + singleThen - listed - single
+		Expect(calls).To(BeNumerically(">=", 2))
+		Expect(calls).To(BeNumerically("<=", count/2))
+	})
+})
