@@ -18,7 +18,7 @@ export CGO_ENABLED ?= 0
 GO_TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod hack/*/go.mod test/*/go.mod))
 TEST_MODULES := $(filter-out hack/%,$(MODULES))
-LINT_MODULES := $(TEST_MODULES) hack/golangci-lint
+LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench
 
 ##@ General
 
@@ -40,7 +40,7 @@ sandbox: build ## Start what the demo starts, and stay: prints the kubeconfig an
 controlplane: ## Find or make the control plane's binaries, and print their directory.
 	@hack/controlplane.sh
 
-##@ Check, as CI does: verify lint test-race test demo
+##@ Check, as CI does: verify lint test-race test demo bench-short
 
 .PHONY: verify
 verify: bin/golangci-lint ## Fail, and print the diff, if generate, manifests, docs, fmt or tidy change a file.
@@ -65,6 +65,15 @@ test-race: ## Run what needs no control plane under the race detector (needs a C
 	    awk '$$1 ~ /\.test$$/ && !/controller-runtime\/pkg\/envtest/ {sub(/\.test$$/, "", $$1); print $$1}'); \
 	  [ -z "$$packages" ] || CGO_ENABLED=1 go -C $$module test -race $$packages; \
 	done
+
+# Both write what they measure to bin/bench.
+.PHONY: bench
+bench: build ## Measure speed, memory and fairness beside a stock controller; 45 min. To update docs: ARGS=--docs.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C hack/bench run . $(ARGS)
+
+.PHONY: bench-short
+bench-short: build ## The short form of bench, for CI.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C hack/bench run . --short $(ARGS)
 
 ##@ Generate
 

@@ -81,10 +81,11 @@ func (s *settings) run() error {
 	}
 	s.images.Events = mgr.GetEventRecorder("ecs-image-gc")
 	s.images.Clock = clock.RealClock{}
-	if err := customimage.New(s.images).SetupWithManager(mgr); err != nil {
+	images := customimage.New(s.images)
+	if err := images.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("add the CustomImage controller: %w", err)
 	}
-	metrics.Registry.MustRegister(customimage.Collector{Reader: mgr.GetCache()})
+	metrics.Registry.MustRegister(customimage.Collector{Reader: mgr.GetCache(), Waiting: images.Waiting})
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}

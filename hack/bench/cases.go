@@ -265,7 +265,6 @@ func restart(b *bench) error {
 		return err
 	}
 	defer o.stop()
-	time.Sleep(time.Second)
 	c, err := b.start()
 	if err != nil {
 		return err

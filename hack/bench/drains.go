@@ -151,7 +151,6 @@ func (b *bench) drainMany(size int, add func(string, float64)) (float64, error) 
 		return 0, err
 	}
 	defer o.stop()
-	time.Sleep(time.Second) // the watch shows first what there is
 	earlier := actions(b.cloud)
 	c, err := b.start()
 	if err != nil {
@@ -195,7 +194,6 @@ func (b *bench) drainStock(who string, size int, args ...string) error {
 			return err
 		}
 		defer o.stop()
-		time.Sleep(time.Second)
 		c, err := b.startStock(args...)
 		if err != nil {
 			return err

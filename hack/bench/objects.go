@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,7 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
@@ -52,34 +54,53 @@ type observer struct {
 	stop          func()
 }
 
-// observe watches all objects from now on.
+// observe watches all objects, those that are there included, until the observer is stopped.
 func (b *bench) observe() (*observer, error) {
 	o := &observer{seen: map[string]time.Time{}, stalled: map[string]time.Time{}, gone: map[string]time.Time{}}
-	w, err := b.client.Watch(b.ctx, &v1alpha1.CustomImageList{}, client.InNamespace(namespace))
+	ctx, stop := context.WithCancel(b.ctx)
+	o.stop = stop
+	objects, err := cache.New(b.config, cache.Options{Scheme: b.client.Scheme(), DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultNamespaces: map[string]cache.Config{namespace: {}}})
 	if err != nil {
 		return nil, err
 	}
-	o.stop = w.Stop
-	go func() {
-		for event := range w.ResultChan() {
-			o.note(event)
-		}
-	}()
+	informer, err := objects.GetInformer(ctx, &v1alpha1.CustomImage{}, cache.BlockUntilSynced(false))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    o.note,
+		UpdateFunc: func(_, object any) { o.note(object) },
+		DeleteFunc: o.noteGone,
+	}); err != nil {
+		return nil, err
+	}
+	go func() { _ = objects.Start(ctx) }()
+	if !objects.WaitForCacheSync(ctx) {
+		return nil, errors.New("the objects cannot be watched")
+	}
 	return o, nil
 }
 
-func (o *observer) note(event watch.Event) {
-	image, ok := event.Object.(*v1alpha1.CustomImage)
+func (o *observer) noteGone(object any) {
+	if lost, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
+		object = lost.Obj
+	}
+	if image, ok := object.(*v1alpha1.CustomImage); ok {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.gone[image.Name] = time.Now()
+	}
+}
+
+func (o *observer) note(object any) {
+	image, ok := object.(*v1alpha1.CustomImage)
 	if !ok {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := time.Now()
-	if event.Type == watch.Deleted {
-		o.gone[image.Name] = now
-		return
-	}
 	ready := meta.FindStatusCondition(image.Status.Conditions, v1alpha1.ConditionReady)
 	if _, known := o.seen[image.Name]; !known && ready != nil && ready.Status != metav1.ConditionUnknown {
 		o.seen[image.Name] = now

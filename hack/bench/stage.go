@@ -50,7 +50,7 @@ type bench struct {
 	ctx      context.Context
 	dir      string
 	config   *rest.Config
-	client   client.WithWatch
+	client   client.Client
 	cloud    *ecssim.Server
 	cloudURL string
 	hung     atomic.Value // the region whose calls get no answer
@@ -113,7 +113,7 @@ func (b *bench) startControlPlane() (err error) {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return err
 	}
-	b.client, err = client.NewWithWatch(b.config, client.Options{Scheme: scheme})
+	b.client, err = client.New(b.config, client.Options{Scheme: scheme})
 	return err
 }
 

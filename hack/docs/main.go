@@ -105,6 +105,7 @@ var filledIn = strings.NewReplacer(
 	"{namespace}", "NAMESPACE",
 	"{secret}", "SECRET",
 	"{keeping}", " and keep the image",
+	"{wait}", "*so long*",
 	"{name}", "NAME",
 	"{imageID}", "IMAGE",
 )

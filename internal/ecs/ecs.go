@@ -68,6 +68,9 @@ func (c *Client) Reserve(accountID, regionID string, deletes bool) error {
 		Credentials: openapi.Credentials{AccountID: accountID}, Caller: c.caller})
 }
 
+// Waiting counts the callers that wait for their turn.
+func (c *Client) Waiting() int { return c.api.Waiting() }
+
 // DeleteImage deletes one custom image; with force, although instances use it. It returns the request ID. Success
 // means that ECS took the request, not that the image is gone: ECS answers the same for an image that was never
 // there, and it may delete later. FindImage tells.

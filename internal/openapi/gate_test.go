@@ -14,7 +14,7 @@ import (
 // quotaWorld is an account with a quota, and callers who do as the gate says, on a clock that jumps from one event to the
 // next.
 type quotaWorld struct {
-	gate    gate
+	gate    *gate
 	now     time.Time
 	latency time.Duration
 	// The quota of the account. others is how many of the calls in a window somebody else makes, at its beginning.
@@ -53,7 +53,7 @@ func (w *quotaWorld) after(wait time.Duration, do func()) {
 
 // run has callers of that name make so many calls, one of them first: until its answer no other is sent.
 func (w *quotaWorld) run(name string, calls int) {
-	w.used = map[time.Time]int{}
+	w.gate, w.used = &gate{}, map[time.Time]int{}
 	q := quota{"account", "cn-hangzhou", "ecs", "DeleteImage"}
 	w.ask(q, name+" 0")
 	for n := 1; n < calls; n++ {

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -61,19 +62,21 @@ func metadata(
 	return found, nil
 }
 
+var customImageKind = v1alpha1.GroupVersion.WithKind("CustomImage")
+
 func namespaceNamed(name string) *metav1.PartialObjectMetadata {
-	return metadataOf(schema.GroupVersionKind{Version: "v1", Kind: "Namespace"}, name)
+	return metadataOf(schema.GroupVersionKind{Version: "v1", Kind: "Namespace"}, types.NamespacedName{Name: name})
 }
 
 // definition stands for the CustomResourceDefinition of CustomImages.
 func definition() *metav1.PartialObjectMetadata {
 	kind := schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"}
-	return metadataOf(kind, decision.CRDName)
+	return metadataOf(kind, types.NamespacedName{Name: decision.CRDName})
 }
 
 // metadataOf stands for an object of which only the metadata is read.
-func metadataOf(kind schema.GroupVersionKind, name string) *metav1.PartialObjectMetadata {
-	object := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name}}
+func metadataOf(kind schema.GroupVersionKind, key types.NamespacedName) *metav1.PartialObjectMetadata {
+	object := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 	object.SetGroupVersionKind(kind)
 	return object
 }

@@ -3,6 +3,7 @@ package customimage
 import (
 	"context"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -39,18 +40,18 @@ func (g *gatherer) cached(ctx context.Context, image *v1alpha1.CustomImage) (f d
 // the object itself, from the API server. If ECS would now be asked about something else, or with another key, what it
 // answered is dropped, and the facts are not fresh yet.
 func (g *gatherer) refresh(ctx context.Context, f decision.Facts) (_ decision.Facts, fresh bool, err error) {
-	cached, current := f.Image, &v1alpha1.CustomImage{}
+	cached := f.Image
 	if f.CRD, f.Namespace, err = g.proofs.surroundings(ctx, g.cache, cached); err != nil {
 		return f, false, err
 	}
 	if f.Rivals, err = g.proofs.rivals(ctx, g.cache, cached, g.clock.Now()); err != nil {
 		return f, false, err
 	}
-	err = g.live.Get(ctx, client.ObjectKeyFromObject(cached), current)
-	if client.IgnoreNotFound(err) != nil {
+	current, err := g.current(ctx, cached)
+	if err != nil {
 		return f, false, err
 	}
-	if err != nil || current.UID != cached.UID || current.DeletionTimestamp.IsZero() {
+	if current == nil || current.DeletionTimestamp.IsZero() {
 		f.Absent = true
 		return f, true, nil
 	}
@@ -61,6 +62,25 @@ func (g *gatherer) refresh(ctx context.Context, f decision.Facts) (_ decision.Fa
 	f.Image = current
 	g.tellTime(&f)
 	return f, fresh, nil
+}
+
+// current returns the object as the API server has it; nil if it does not exist, or another one has its name. The metadata
+// is enough if the resource version is the known one: then all of the object is as it is known.
+func (g *gatherer) current(ctx context.Context, known *v1alpha1.CustomImage) (*v1alpha1.CustomImage, error) {
+	key := client.ObjectKeyFromObject(known)
+	found, err := metadata(ctx, g.live, metadataOf(customImageKind, key))
+	switch {
+	case err != nil || found == nil || found.UID != known.UID:
+		return nil, err
+	case found.ResourceVersion == known.ResourceVersion:
+		return known, nil
+	}
+	image := &v1alpha1.CustomImage{}
+	err = g.live.Get(ctx, key, image)
+	if apierrors.IsNotFound(err) || err == nil && image.UID != known.UID {
+		return nil, nil
+	}
+	return image, err
 }
 
 func (g *gatherer) tellTime(f *decision.Facts) {

@@ -2,6 +2,7 @@ package customimage
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -187,6 +188,34 @@ var _ = Describe("The running operator", func() {
 		Expect(w.exists(hung)).To(BeTrue())
 		Expect(w.gone(hung)).To(BeFalse())
 		Eventually(w.gone).WithArguments(hung).Should(BeTrue(), "after the time limit of the call")
+	})
+
+	It("works on the objects of other regions while a region does not answer", func(ctx SpecContext) {
+		w, _ := runWorld(ctx, ecssim.Image{})
+		var hung []string
+		for n := range 20 {
+			id := fmt.Sprintf("%shung%d", w.id, n)
+			Expect(w.sim.AddFault(ecssim.Fault{ImageID: id, Kind: ecssim.FaultHang, Times: -1})).To(Succeed())
+			w.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Spec.RegionID = "cn-beijing" })
+			hung = append(hung, id)
+		}
+		w.createUnseen(w.id)
+		Eventually(w.readyReason).WithArguments(w.id).WithTimeout(3 * time.Second).Should(Equal("Available"))
+		w.deleteUnseen(w.id)
+		Eventually(w.gone).WithArguments(w.id).WithTimeout(3 * time.Second).Should(BeTrue())
+		for _, id := range hung {
+			Eventually(w.readyReason).WithArguments(id).Should(Equal("Retrying"), "also those that were not attempted")
+			Expect(condition(w.get(id), "Ready").Message).To(HavePrefix("NoAnswer: No answer within 5s."))
+		}
+		calls := 0
+		for _, id := range hung {
+			calls += w.calls("DescribeImages", id)
+		}
+		Expect(calls).To(BeNumerically("<=", firstCalls+2), "the region is found out by a few")
+		w.sim.ClearFaults()
+		for _, id := range hung {
+			w.expectReason(id, "InvalidImageIdNotFound")
+		}
 	})
 
 	It("says Retrying when ECS cannot be reached for more than one attempt", func(ctx SpecContext) {

@@ -56,17 +56,36 @@ func countRelease(how string) {
 	imagesReleased.WithLabelValues(how).Inc()
 }
 
-// Collector counts the objects in the cache by the reason of their Ready condition.
-type Collector struct{ Reader client.Reader }
+// Collector counts the objects in the cache by the reason of their Ready condition, and those that wait before ECS is
+// called.
+type Collector struct {
+	Reader client.Reader
+	// Waiting counts the waiting objects by what they wait for. It may be nil.
+	Waiting func() map[string]int
+}
 
-var customImages = prometheus.NewDesc("imagegc_customimages",
-	"CustomImages by the reason of their Ready condition.", []string{"reason"}, nil)
+var (
+	customImages = prometheus.NewDesc("imagegc_customimages",
+		"CustomImages by the reason of their Ready condition.", []string{"reason"}, nil)
+
+	customImagesWaiting = prometheus.NewDesc("imagegc_customimages_waiting",
+		"CustomImages that wait before ECS is called: for a turn in the request quota, for a worker, or for a region or key "+
+			"that does not answer.", []string{"for"}, nil)
+)
 
 // Describe implements prometheus.Collector.
-func (Collector) Describe(descs chan<- *prometheus.Desc) { descs <- customImages }
+func (Collector) Describe(descs chan<- *prometheus.Desc) {
+	descs <- customImages
+	descs <- customImagesWaiting
+}
 
-// Collect implements prometheus.Collector. It sends nothing while the cache cannot be read.
+// Collect implements prometheus.Collector. It does not count the objects while the cache cannot be read.
 func (c Collector) Collect(samples chan<- prometheus.Metric) {
+	if c.Waiting != nil {
+		for what, count := range c.Waiting() {
+			samples <- prometheus.MustNewConstMetric(customImagesWaiting, prometheus.GaugeValue, float64(count), what)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	list := &v1alpha1.CustomImageList{}
@@ -82,4 +101,10 @@ func (c Collector) Collect(samples chan<- prometheus.Metric) {
 	for reason, count := range counts {
 		samples <- prometheus.MustNewConstMetric(customImages, prometheus.GaugeValue, float64(count), reason)
 	}
+}
+
+// Waiting counts the objects that wait before ECS is called, by what they wait for.
+func (r *Reconciler) Waiting() map[string]int {
+	worker, answer := r.cloud.shares.waiting()
+	return map[string]int{"quota": r.config.ECS.Waiting(), "worker": worker, "answer": answer}
 }

@@ -49,6 +49,22 @@ var _ = Describe("The metrics", func() {
 		Expect(countReleases("Retained", "NotFound")).To(Equal([]float64{before[0] + 1, before[1] + 1, before[2] + 1}))
 	})
 
+	It("count the objects that wait before ECS is called", func(ctx SpecContext) {
+		w := newWorld(ctx)
+		collector := Collector{Reader: client.NewNamespacedClient(admin, w.namespace), Waiting: w.reconciler.Waiting}
+		c := claim{region: "region a", key: "key", quota: "quota a"}
+		for n := range 7 {
+			w.reconciler.cloud.shares.enter(visitor("waiting", n), c, false)
+		}
+		Expect(testutil.CollectAndCompare(collector, strings.NewReader(`
+				# HELP imagegc_customimages_waiting CustomImages that wait before ECS is called: for a turn in the request quota, for a worker, or for a region or key that does not answer.
+				# TYPE imagegc_customimages_waiting gauge
+				imagegc_customimages_waiting{for="answer"} 0
+				imagegc_customimages_waiting{for="quota"} 0
+				imagegc_customimages_waiting{for="worker"} 6
+			`))).To(Succeed())
+	})
+
 	It("count the calls to ECS by action and code, with the time that they took", func() {
 		ok, failed := ecsRequests.WithLabelValues("TestAction", "OK"), ecsRequests.WithLabelValues("TestAction", "ImageUseShared")
 		ObserveECSCall("TestAction", "", time.Second)

@@ -60,10 +60,8 @@ func (w *writer) release(ctx context.Context, f decision.Facts, end decision.Let
 	if err != nil {
 		return err
 	}
-	released := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
-		Namespace: f.Image.Namespace, Name: f.Image.Name, ResourceVersion: f.Image.ResourceVersion,
-	}}
-	released.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("CustomImage"))
+	released := metadataOf(customImageKind, client.ObjectKeyFromObject(f.Image))
+	released.ResourceVersion = f.Image.ResourceVersion
 	err = w.send(released, func() error {
 		return w.client.Patch(ctx, released, client.RawPatch(types.MergePatchType, patch))
 	})
