@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -49,7 +50,7 @@ func (b *bench) launch(program, kubeconfig string, args ...string) (*contender, 
 	}
 	defer func() { _ = log.Close() }() // the child has its own
 	c := &contender{b: b, metrics: "http://" + address + "/metrics", exited: make(chan struct{}), started: time.Now()}
-	c.command = exec.Command(program, append(args, "--kubeconfig="+kubeconfig, "--ecs-endpoint="+b.cloudURL,
+	c.command = exec.CommandContext(context.WithoutCancel(b.ctx), program, append(args, "--kubeconfig="+kubeconfig, "--ecs-endpoint="+b.cloudURL,
 		"--metrics-bind-address="+address)...)
 	c.command.Env = []string{"ALIBABA_CLOUD_ACCESS_KEY_ID=" + keyID, "ALIBABA_CLOUD_ACCESS_KEY_SECRET=" + keySecret}
 	c.command.Stdout, c.command.Stderr = log, log
@@ -83,7 +84,7 @@ func (c *contender) kill() {
 type usage struct {
 	cpu                            float64 // s
 	resident, peak                 float64 // MiB
-	reads, writes, watches         float64 // requests to the API server
+	reads, writes                  float64 // requests to the API server
 	reconciles                     float64
 	deletes, describes, otherCalls float64 // of ECS, as the simulator has recorded them
 }
@@ -138,7 +139,11 @@ func (c *contender) usage() (u usage, err error) {
 
 // scrape counts requests and reconciles. Renewals of the lease are not there: nothing elects a leader here.
 func (c *contender) scrape(u *usage) error {
-	response, err := http.Get(c.metrics)
+	request, err := http.NewRequestWithContext(c.b.ctx, http.MethodGet, c.metrics, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,8 @@ func (c *Client) AccountsOf(ctx context.Context, regionID, imageID string) (ids 
 			} `json:"Account" xml:"Account"`
 		} `json:"Accounts" xml:"Accounts"`
 	}
-	_, err = c.do(ctx, "DescribeImageSharePermission", regionID, url.Values{"ImageId": {imageID}, "PageSize": {strconv.Itoa(pageSize)}}, &answer)
+	query := url.Values{"ImageId": {imageID}, "PageSize": {strconv.Itoa(pageSize)}}
+	_, err = c.do(ctx, "DescribeImageSharePermission", regionID, query, &answer)
 	for _, account := range answer.Accounts.Account {
 		ids = append(ids, string(account.AliyunID))
 	}

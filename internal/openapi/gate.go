@@ -102,23 +102,29 @@ const retryUnknown = time.Second
 
 func (a *allowance) take(caller string, now time.Time) (wait time.Duration) {
 	a.advance(now)
-	if window, ok := a.turns[caller]; ok && window > a.window {
+	window, hasTurn := a.turns[caller]
+	switch {
+	case hasTurn && window > a.window:
 		return a.until(window, now)
-	} else if ok && !a.closed {
+	case hasTurn && !a.closed:
 		delete(a.turns, caller)
 		return 0
-	}
-	delete(a.turns, caller)
-	if !a.closed && (a.limit == 0 || a.spent < a.capacity() || a.mayProbe(now)) {
+	case !a.closed && (a.limit == 0 || a.spent < a.capacity() || a.mayProbe(now)):
 		a.spent++
 		return 0
 	}
-	if a.ends.IsZero() {
+	delete(a.turns, caller)
+	switch {
+	case a.ends.IsZero():
 		return retryUnknown
-	}
-	if caller == "" {
+	case caller == "":
 		return a.until(a.window+1, now)
 	}
+	return a.queue(caller, now)
+}
+
+// queue gives a caller its turn in the first window that has room, and returns how long it is until then.
+func (a *allowance) queue(caller string, now time.Time) time.Duration {
 	window := max(a.last, a.window+1)
 	if a.promised[window] >= a.capacity() {
 		window++

@@ -54,7 +54,8 @@ var _ = Describe("The metrics", func() {
 		collector := Collector{Reader: client.NewNamespacedClient(admin, w.namespace), Waiting: w.reconciler.Waiting}
 		c := claim{region: "region a", key: "key", quota: "quota a"}
 		for n := range 7 {
-			w.reconciler.cloud.shares.enter(visitor("waiting", n), c, false)
+			_, entered := w.reconciler.cloud.shares.enter(visitor("waiting", n), c, false)
+			Expect(entered).To(Equal(n == 0))
 		}
 		Expect(testutil.CollectAndCompare(collector, strings.NewReader(`
 				# HELP imagegc_customimages_waiting CustomImages that wait before ECS is called: for a turn in the request quota, for a worker, or for a region or key that does not answer.

@@ -113,10 +113,12 @@ func TestShares_takeOldAndNewObjectsInTurns(t *testing.T) {
 	_, entered := o.enter(visitor("first", 0), c, false)
 	g.Expect(entered).To(BeTrue())
 	for n := range 100 {
-		o.enter(visitor("old", n), c, true)
+		_, entered := o.enter(visitor("old", n), c, true)
+		g.Expect(entered).To(BeFalse())
 	}
 	for n := range 100 {
-		o.enter(visitor("new", n), c, false)
+		_, entered := o.enter(visitor("new", n), c, false)
+		g.Expect(entered).To(BeFalse())
 	}
 	last := visitor("first", 0)
 	for range 100 {
@@ -221,5 +223,5 @@ func TestShares_probeWhatDoesNotAnswerByOneCallAtATime(t *testing.T) {
 	_, entered := o.enter(o.queue[0], c, false)
 	g.Expect(entered).To(BeTrue())
 	o.heard(c.region, nil)
-	g.Expect(len(queued())).To(Equal(16), "all that there is room for, at the first answer")
+	g.Expect(queued()).To(HaveLen(16), "all that there is room for, at the first answer")
 }
