@@ -50,8 +50,8 @@ func (b *bench) launch(program, kubeconfig string, args ...string) (*contender, 
 	}
 	defer func() { _ = log.Close() }() // the child has its own
 	c := &contender{b: b, metrics: "http://" + address + "/metrics", exited: make(chan struct{}), started: time.Now()}
-	c.command = exec.CommandContext(context.WithoutCancel(b.ctx), program, append(args, "--kubeconfig="+kubeconfig, "--ecs-endpoint="+b.cloudURL,
-		"--metrics-bind-address="+address)...)
+	c.command = exec.CommandContext(context.WithoutCancel(b.ctx), program,
+		append(args, "--kubeconfig="+kubeconfig, "--ecs-endpoint="+b.cloudURL, "--metrics-bind-address="+address)...)
 	c.command.Env = []string{"ALIBABA_CLOUD_ACCESS_KEY_ID=" + keyID, "ALIBABA_CLOUD_ACCESS_KEY_SECRET=" + keySecret}
 	c.command.Stdout, c.command.Stderr = log, log
 	c.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

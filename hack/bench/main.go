@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -61,15 +62,16 @@ func run(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
+	var failures []error
 	for _, c := range cases {
 		if len(s.only) > 0 && !slices.Contains(s.only, c.name) {
 			continue
 		}
 		fmt.Printf("%s  %s\n", time.Since(began).Round(time.Second), c.name)
 		if err := c.measure(b); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+			failures = append(failures, fmt.Errorf("%s: %w", c.name, err), b.clear())
 		}
 	}
 	fmt.Printf("%s  done\n\n", time.Since(began).Round(time.Second))
-	return b.results.report(s)
+	return errors.Join(append(failures, b.results.report(s))...)
 }
