@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -15,13 +16,24 @@ var cases = []struct {
 	name    string
 	measure func(*bench) error
 }{
-	{"drains", drains},
-	{"memory", memory},
-	{"stuck", stuck},
-	{"arrivals", arrivals},
-	{"quota", quotas},
-	{"hung", hungRegion},
-	{"restart", restart},
+	{"drains", clearing(drains)},
+	{"memory", clearing(memory)},
+	{"stuck", clearing(stuck)},
+	{"arrivals", clearing(arrivals)},
+	{"quota", clearing(quotas)},
+	{"hung", clearing(hungRegion)},
+	{"restart", clearing(restart)},
+}
+
+// clearing removes what a case that failed has left behind.
+func clearing(measure func(*bench) error) func(*bench) error {
+	return func(b *bench) error {
+		err := measure(b)
+		if err != nil {
+			err = errors.Join(err, b.clear())
+		}
+		return err
+	}
 }
 
 func nothing(*ecssim.Scenario) {}

@@ -69,7 +69,7 @@ func run(ctx context.Context, s settings) error {
 		}
 		fmt.Printf("%s  %s\n", time.Since(began).Round(time.Second), c.name)
 		if err := c.measure(b); err != nil {
-			failures = append(failures, fmt.Errorf("%s: %w", c.name, err), b.clear())
+			failures = append(failures, fmt.Errorf("%s: %w", c.name, err))
 		}
 	}
 	fmt.Printf("%s  done\n\n", time.Since(began).Round(time.Second))
