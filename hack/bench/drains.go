@@ -48,7 +48,7 @@ func bound(floor float64) float64 { return min(floor, workers/(2*latency.Seconds
 func drains(b *bench) error {
 	for trial := range b.trials {
 		for _, size := range b.sizes {
-			if size >= 10000 && trial >= 3 { // one takes 4 minutes
+			if size > 1000 && trial >= b.largeTrials {
 				continue
 			}
 			if err := b.drain(size, trial == 0); err != nil {

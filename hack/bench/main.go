@@ -24,6 +24,7 @@ type settings struct {
 	only        []string
 	short, docs bool
 	trials      int
+	largeTrials int
 	sizes       []int // of drains
 	largest     int   // of the measurement of memory
 }
@@ -37,6 +38,7 @@ func main() {
 	flag.BoolVar(&s.short, "short", false, "the short form, for CI")
 	flag.BoolVar(&s.docs, "docs", false, "write the table and the plots into docs too")
 	flag.IntVar(&s.trials, "trials", 5, "how many trials of each drain")
+	flag.IntVar(&s.largeTrials, "large-trials", 5, "how many trials of the drains of more than 1,000 objects: one takes 2 to 4 minutes")
 	flag.IntVar(&s.largest, "largest", 0, "how many objects to measure memory with, beside those of the drains")
 	flag.Parse()
 	s.sizes = []int{1000, 5000, 10000}

@@ -81,7 +81,8 @@ func New(config Config) *Reconciler {
 			listings: &listings{cache: config.Client, clock: config.Clock, resync: config.Resync},
 		},
 		status: writer{
-			client: client.WithFieldOwner(config.Client, fieldOwner), events: config.Events, clock: config.Clock, wrote: proofs.wrote,
+			client: client.WithFieldOwner(config.Client, fieldOwner), events: config.Events, clock: config.Clock,
+			wrote: proofs.wrote, ends: proofs.ends,
 		},
 		schedule: plan,
 		proofs:   proofs,

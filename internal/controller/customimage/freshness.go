@@ -8,6 +8,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -40,9 +41,10 @@ type proofs struct {
 
 	mu       sync.Mutex
 	shared   map[string]*sharedRead
-	written  []write   // that the cache has not shown yet, in order
-	asOf     time.Time // the cache has all that was written before
-	observed string    // the highest resource version of a CustomImage that was seen
+	written  []write               // that the cache has not shown yet, in order
+	ended    map[types.UID]*ending // the objects that a write of ours ends, until the cache shows that
+	asOf     time.Time             // the cache has all that was written before
+	observed string                // the highest resource version of a CustomImage that was seen
 }
 
 // write is one of our own writes to a CustomImage.
@@ -57,6 +59,54 @@ func (p *proofs) wrote(resourceVersion string, sent time.Time) {
 	defer p.mu.Unlock()
 	if len(p.written) < 1024 { // enough to prove the age of any cache that is not far behind
 		p.written = append(p.written, write{resourceVersion, sent})
+	}
+}
+
+// ending is a write that removes the last finalizer. The resource version that comes back is the one from before: the end
+// of the object is what the cache shows.
+type ending struct {
+	sent        time.Time
+	done, shown bool
+}
+
+// ends tells of a write that is sent now, and ends an object if it succeeds. What it returns is told the result.
+func (p *proofs) ends(uid types.UID, sent time.Time) (result func(succeeded bool)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended == nil {
+		p.ended = map[types.UID]*ending{}
+	}
+	p.ended[uid] = &ending{sent: sent}
+	return func(succeeded bool) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if e := p.ended[uid]; succeeded && e != nil {
+			e.done = true
+			p.settle(uid, e)
+		} else {
+			delete(p.ended, uid)
+		}
+	}
+}
+
+// showsEnd tells that the cache shows the end of an object.
+func (p *proofs) showsEnd(uid types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.ended[uid]; e != nil {
+		e.shown = true
+		p.settle(uid, e)
+	}
+}
+
+// settle counts an ending as a proof once it has succeeded and come back.
+func (p *proofs) settle(uid types.UID, e *ending) {
+	if !e.done || !e.shown {
+		return
+	}
+	delete(p.ended, uid)
+	if p.revision != nil && e.sent.After(p.asOf) {
+		p.asOf = e.sent
 	}
 }
 

@@ -99,6 +99,35 @@ func (w *world) freeze(id string) {
 // outlive makes an object old enough that no other one can be older by another clock, and not older than its namespace.
 func (w *world) outlive(id string) { w.bornEarlier(id, 30*time.Second) }
 
+func TestProofs_endsOfObjectsProveHowNewTheCacheIs(t *testing.T) {
+	now := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
+	for name, test := range map[string]struct {
+		do   func(p *proofs)
+		want time.Time
+	}{
+		"sent, succeeded, shown": {func(p *proofs) { p.ends("a", now)(true); p.showsEnd("a") }, now},
+		"sent, shown, succeeded": {func(p *proofs) { result := p.ends("a", now); p.showsEnd("a"); result(true) }, now},
+		// Somebody else has ended the object, maybe before.
+		"sent, shown, failed": {func(p *proofs) { result := p.ends("a", now); p.showsEnd("a"); result(false) }, time.Time{}},
+		"sent, failed, shown": {func(p *proofs) { p.ends("a", now)(false); p.showsEnd("a") }, time.Time{}},
+		"not shown yet":       {func(p *proofs) { p.ends("a", now)(true); p.showsEnd("b") }, time.Time{}},
+		"an older one last": {func(p *proofs) {
+			older := p.ends("b", now.Add(-time.Second))
+			p.ends("a", now)(true)
+			p.showsEnd("a")
+			older(true)
+			p.showsEnd("b")
+		}, now},
+		"several watches": {func(p *proofs) { p.revision = nil; p.ends("a", now)(true); p.showsEnd("a") }, time.Time{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &proofs{revision: func() string { return "1" }}
+			test.do(p)
+			NewWithT(t).Expect(p.asOf).To(Equal(test.want))
+		})
+	}
+}
+
 var _ = Describe("The facts for a deletion", func() {
 	It("are one read of the object, and one of namespace and CRD for all objects that were deleted before", func(ctx SpecContext) {
 		w := newWorld(ctx)

@@ -3,6 +3,7 @@ package customimage
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -340,6 +341,39 @@ var _ = Describe("The running operator with one watch for all namespaces", func(
 		w.change(keeper, deletes)
 		w.expectGone(w.id)
 		Expect(w.exists(w.id)).To(BeFalse())
+	})
+
+	It("lists no rivals for objects deleted long ago, once it has seen one of them end", func(ctx SpecContext) {
+		w := newUnstartedWorld(ctx)
+		objects := CacheByObject()
+		objects[&v1alpha1.CustomImage{}] = cache.ByObject{Field: fields.OneTermEqualSelector("metadata.namespace", w.namespace)}
+		stop := w.start(cache.Options{ByObject: objects})
+		var ids []string
+		for n := range 24 {
+			id := fmt.Sprintf("%sn%d", w.id, n)
+			Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region})).To(Succeed())
+			w.createUnseen(id)
+			ids = append(ids, id)
+		}
+		for _, id := range ids {
+			w.expectReason(id, "Available")
+		}
+		time.Sleep(apiServerSkew)
+		stop()
+		for _, id := range ids {
+			w.deleteUnseen(id)
+		}
+		time.Sleep(recent + time.Second)
+		var lists atomic.Int32
+		w.live.List = func(ctx context.Context, c client.WithWatch, l client.ObjectList, options ...client.ListOption) error {
+			lists.Add(1)
+			return c.List(ctx, l, options...)
+		}
+		w.start(cache.Options{ByObject: objects})
+		for _, id := range ids {
+			w.expectGone(id)
+		}
+		Expect(lists.Load()).To(BeNumerically("<=", 12), "those that begin before the first one has ended")
 	})
 
 	It("knows up to which revision its cache has come", func(ctx SpecContext) {

@@ -35,6 +35,8 @@ type writer struct {
 	clock  clock.PassiveClock
 	// wrote is told of each write that came back with a resource version, and when it was sent.
 	wrote func(resourceVersion string, sent time.Time)
+	// ends is told of each write that ends an object, before it is sent, and of its result.
+	ends func(uid types.UID, sent time.Time) (result func(succeeded bool))
 }
 
 // addFinalizer adds the finalizer to a live object that lacks it.
@@ -61,10 +63,9 @@ func (w *writer) release(ctx context.Context, f decision.Facts, end decision.Let
 		return err
 	}
 	released := metadataOf(customImageKind, client.ObjectKeyFromObject(f.Image))
-	released.ResourceVersion = f.Image.ResourceVersion
-	err = w.send(released, func() error {
-		return w.client.Patch(ctx, released, client.RawPatch(types.MergePatchType, patch))
-	})
+	result := w.ends(f.Image.UID, w.clock.Now())
+	err = w.client.Patch(ctx, released, client.RawPatch(types.MergePatchType, patch))
+	result(err == nil)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil // another client removed it, and the object is gone
@@ -138,11 +139,11 @@ func (w *writer) recordAcceptance(ctx context.Context, f decision.Facts) error {
 }
 
 // send sends a patch, and has its time and its result counted as a proof of how new the cache is.
-func (w *writer) send(image client.Object, patch func() error) error {
-	sent, before := w.clock.Now(), image.GetResourceVersion()
+func (w *writer) send(image *v1alpha1.CustomImage, patch func() error) error {
+	sent, before := w.clock.Now(), image.ResourceVersion
 	err := patch()
-	if err == nil && image.GetResourceVersion() != before { // a patch that changes nothing proves nothing
-		w.wrote(image.GetResourceVersion(), sent)
+	if err == nil && image.ResourceVersion != before { // a patch that changes nothing proves nothing
+		w.wrote(image.ResourceVersion, sent)
 	}
 	return err
 }
