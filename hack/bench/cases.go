@@ -231,7 +231,7 @@ func quotas(b *bench) error {
 // hungRegion is an object beside 200 of a region that does not answer.
 func hungRegion(b *bench) error {
 	b.hung.Store(elsewhere)
-	defer b.hung.Store("")
+	defer b.hung.Store("none")
 	return b.with([]string{"--max-concurrent-reconciles=16"}, nothing, func(_ *contender, o *observer) error {
 		if err := b.each(200, 32, func(ctx context.Context, n int) error {
 			return b.client.Create(ctx, image(name("hung", n), elsewhere))

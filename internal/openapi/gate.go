@@ -42,11 +42,14 @@ func (g *gate) take(q quota, caller string, keep bool, now time.Time) *failure.E
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	a := g.of(q, now)
+	if keep && a.limit == 0 { // nothing to keep, and nothing is sent yet
+		return nil
+	}
 	wait := a.take(caller, now)
 	switch {
 	case wait > 0:
 		return &failure.Error{Code: a.code(), Message: a.text(q.action), Wait: wait}
-	case keep && a.limit > 0:
+	case keep:
 		a.keepTurn(caller, a.window)
 	}
 	return nil

@@ -142,3 +142,22 @@ func TestGate_usesTheQuotaAndNoMore(t *testing.T) {
 		})
 	}
 }
+
+// Many ask while the first call is under way, and wait for its answer elsewhere.
+func TestGate_countsNoCallThatWasNotSent(t *testing.T) {
+	g := NewWithT(t)
+	now := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
+	gate, q := &gate{}, quota{"account", "cn-hangzhou", "ecs", "DeleteImage"}
+	for n := range 100 {
+		g.Expect(gate.take(q, fmt.Sprint(n), true, now)).To(BeNil())
+	}
+	g.Expect(gate.take(q, "0", false, now)).To(BeNil())
+	gate.learn(q, now, now, rateLimit{limit: 20, remain: 19, left: 10 * time.Second}, nil)
+	open := 0
+	for n := 1; n < 100; n++ {
+		if gate.take(q, fmt.Sprint(n), true, now) == nil {
+			open++
+		}
+	}
+	g.Expect(open).To(Equal(19))
+}

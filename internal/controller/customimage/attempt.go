@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -87,8 +88,9 @@ func (a *attempt) admit() (wait time.Duration) {
 	if image.DeletionTimestamp != nil {
 		began = *image.DeletionTimestamp
 	}
-	isOld := began.Time.Before(a.cloud.shares.started)
-	refusal, entered := a.cloud.shares.enter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(image)}, c, isOld)
+	// Those that were there before this process, and those that were refused before, let the others have every second turn.
+	isPatient := began.Time.Before(a.cloud.shares.started) || meta.IsStatusConditionTrue(image.Status.Conditions, v1alpha1.ConditionStalled)
+	refusal, entered := a.cloud.shares.enter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(image)}, c, isPatient)
 	switch {
 	case entered:
 		a.claim = &c

@@ -51,8 +51,9 @@ type shares struct {
 	mu      sync.Mutex
 	busy    int // workers that the shares hold
 	by      map[string]*share
-	inLine  map[reconcile.Request]*share
-	invited map[reconcile.Request]*share
+	lines   map[claim]*line
+	inLine  map[reconcile.Request]claim // who waits in which line
+	invited map[reconcile.Request]claim
 }
 
 // share is what one region, account or source of keys has of the workers.
@@ -65,17 +66,19 @@ type share struct {
 	last       *failure.Error // of them
 	since      time.Time      // the first of them that made it silent
 	probe      time.Time      // when the next call may be made to a silent one
+}
 
-	// Those that were there before this process, and those that came later, in the order in which they came. They take
-	// turns: neither of a thousand of the ones and a steady flow of the others keeps the others waiting.
-	lines [2][]reconcile.Request
-	turn  int
+// line holds the objects that wait for the same shares, in the order in which they came: those that are patient, and the
+// others. They take turns: neither thousands of the ones nor a steady flow of the others keep the others waiting.
+type line struct {
+	waiting [2][]reconcile.Request
+	turn    int
 }
 
 func newShares(concurrent int, c clock.WithDelayedExecution) *shares {
 	return &shares{
 		concurrent: max(concurrent, 1), clock: c, wake: func(reconcile.Request) {}, by: map[string]*share{},
-		inLine: map[reconcile.Request]*share{}, invited: map[reconcile.Request]*share{},
+		lines: map[claim]*line{}, inLine: map[reconcile.Request]claim{}, invited: map[reconcile.Request]claim{},
 	}
 }
 
@@ -91,18 +94,14 @@ func (c claim) names() []string {
 }
 
 // enter gives an attempt a worker to call with, until finish. Else the object stands in line, and if that is because
-// calls are not answered, enter returns the failure of the last one. isOld is for objects that were there before this
-// process.
-func (s *shares) enter(request reconcile.Request, c claim, isOld bool) (refusal *failure.Error, entered bool) {
+// calls are not answered, enter returns the failure of the last one. Patient objects take turns with the others.
+func (s *shares) enter(request reconcile.Request, c claim, isPatient bool) (refusal *failure.Error, entered bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	isInvited := s.uninvite(request)
-	for _, name := range c.names() {
-		share := s.of(name, c)
-		if !s.hasRoom(share) || !isInvited && share.isWaitedFor() {
-			s.standInLine(request, share, isOld)
-			return share.silence(), false
-		}
+	if !s.hasRoom(c) || !isInvited && s.lines[c].isWaitedFor() {
+		s.standInLine(request, c, isPatient)
+		return s.silence(c), false
 	}
 	delete(s.inLine, request)
 	s.busy++
@@ -146,7 +145,7 @@ func (s *shares) heard(name string, noAnswer *failure.Error) {
 	}
 	if share.unanswered == silenceAfter {
 		share.since = now
-		s.wakeAll(share) // to say why they wait
+		s.wakeAll(name) // to say why they wait
 	}
 	share.probe = probing.next(share.since, now, "")
 	s.inviteAfter(share.probe.Sub(now))
@@ -156,8 +155,8 @@ func (s *shares) heard(name string, noAnswer *failure.Error) {
 func (s *shares) waiting() (forWorker, forAnswer int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, share := range s.inLine {
-		if share.isSilent() {
+	for _, c := range s.inLine {
+		if s.silence(c) != nil {
 			forAnswer++
 		} else {
 			forWorker++
@@ -191,9 +190,14 @@ func (s *shares) inviteAfter(wait time.Duration) {
 	})
 }
 
-// hasRoom reports whether a share may have another worker. The share of one that is alone is as many as are concurrent.
-// The next one gets most of the reserve, but not the last worker: that is for one that has none.
-func (s *shares) hasRoom(share *share) bool {
+// hasRoom reports whether there is a worker for a claim: in all its shares.
+func (s *shares) hasRoom(c claim) bool {
+	return !slices.ContainsFunc(c.names(), func(name string) bool { return !s.shareHasRoom(s.of(name, c)) })
+}
+
+// shareHasRoom reports whether a share may have another worker. The share of one that is alone is as many as are
+// concurrent. The next one gets most of the reserve, but not the last worker: that is for one that has none.
+func (s *shares) shareHasRoom(share *share) bool {
 	held, busy, reserve := share.held+share.invited, s.busy+len(s.invited), reserveOf(s.concurrent)
 	switch {
 	case share.isSilent():
@@ -205,78 +209,95 @@ func (s *shares) hasRoom(share *share) bool {
 	return held == 0 && free > 0 || (held+1)*reserve <= s.concurrent*(free-1)
 }
 
-func (s *shares) standInLine(request reconcile.Request, share *share, isOld bool) {
-	if s.inLine[request] == share {
+func (s *shares) standInLine(request reconcile.Request, c claim, isPatient bool) {
+	if known, ok := s.inLine[request]; ok && known == c {
 		return
 	}
-	line := 0
-	if isOld {
-		line = 1
+	if s.lines[c] == nil {
+		s.lines[c] = &line{}
 	}
-	share.lines[line] = append(share.lines[line], request)
-	s.inLine[request] = share
+	class := 0
+	if isPatient {
+		class = 1
+	}
+	s.lines[c].waiting[class] = append(s.lines[c].waiting[class], request)
+	s.inLine[request] = c
 }
 
 // invite puts those into the work queue for whom there is room.
 func (s *shares) invite() {
-	if len(s.inLine) == 0 {
-		return
+	for c, line := range s.lines {
+		for line.isWaitedFor() && s.hasRoom(c) {
+			request := line.next()
+			if s.leaveLine(request, c) {
+				s.invited[request] = c
+				for _, name := range c.names() {
+					s.by[name].invited++
+				}
+				s.wake(request)
+			}
+		}
+		if !line.isWaitedFor() {
+			delete(s.lines, c)
+		}
 	}
-	for _, share := range s.by {
-		for share.isWaitedFor() && s.hasRoom(share) {
-			if request, ok := s.next(share); ok {
-				share.invited++
-				s.invited[request] = share
+}
+
+// wakeAll puts all that wait for a share into the work queue.
+func (s *shares) wakeAll(name string) {
+	for c, line := range s.lines {
+		for slices.Contains(c.names(), name) && line.isWaitedFor() {
+			if request := line.next(); s.leaveLine(request, c) {
 				s.wake(request)
 			}
 		}
 	}
 }
 
-// next takes one from a line. It may have entered or joined another line since.
-func (s *shares) next(share *share) (reconcile.Request, bool) {
-	share.turn = 1 - share.turn
-	if len(share.lines[share.turn]) == 0 {
-		share.turn = 1 - share.turn
+// leaveLine is false for one that has entered or joined another line since.
+func (s *shares) leaveLine(request reconcile.Request, c claim) bool {
+	known, ok := s.inLine[request]
+	if ok && known == c {
+		delete(s.inLine, request)
+		return true
 	}
-	request := share.lines[share.turn][0]
-	share.lines[share.turn] = share.lines[share.turn][1:]
-	if s.inLine[request] != share {
-		return request, false
-	}
-	delete(s.inLine, request)
-	return request, true
-}
-
-func (s *shares) wakeAll(share *share) {
-	for share.isWaitedFor() {
-		if request, ok := s.next(share); ok {
-			s.wake(request)
-		}
-	}
+	return false
 }
 
 func (s *shares) uninvite(request reconcile.Request) bool {
-	share, ok := s.invited[request]
+	c, ok := s.invited[request]
 	if ok {
-		share.invited--
 		delete(s.invited, request)
+		for _, name := range c.names() {
+			s.by[name].invited--
+		}
 	}
 	return ok
 }
 
+// silence returns the failure of the last call if calls are not answered.
+func (s *shares) silence(c claim) *failure.Error {
+	for _, name := range c.names() {
+		if share := s.by[name]; share.isSilent() {
+			refusal := *share.last
+			refusal.Wait = longestLine
+			return &refusal
+		}
+	}
+	return nil
+}
+
 func (s *share) isSilent() bool { return s.unanswered >= silenceAfter }
 
-func (s *share) isWaitedFor() bool {
-	return slices.ContainsFunc(s.lines[:], func(line []reconcile.Request) bool { return len(line) > 0 })
+// next takes one from the line, which is not empty.
+func (l *line) next() reconcile.Request {
+	l.turn = 1 - l.turn
+	if len(l.waiting[l.turn]) == 0 {
+		l.turn = 1 - l.turn
+	}
+	request := l.waiting[l.turn][0]
+	l.waiting[l.turn] = l.waiting[l.turn][1:]
+	return request
 }
 
-// silence returns the failure of the last call if calls are not answered.
-func (s *share) silence() *failure.Error {
-	if !s.isSilent() {
-		return nil
-	}
-	refusal := *s.last
-	refusal.Wait = longestLine
-	return &refusal
-}
+func (l *line) isWaitedFor() bool { return l != nil && len(l.waiting[0])+len(l.waiting[1]) > 0 }
