@@ -149,9 +149,11 @@ func TestGate_countsNoCallThatWasNotSent(t *testing.T) {
 	now := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
 	gate, q := &gate{}, quota{"account", "cn-hangzhou", "ecs", "DeleteImage"}
 	for n := range 100 {
-		g.Expect(gate.take(q, fmt.Sprint(n), true, now) == nil).To(BeTrue())
+		isOpen := gate.take(q, fmt.Sprint(n), true, now) == nil
+		g.Expect(isOpen).To(BeTrue())
 	}
-	g.Expect(gate.take(q, "0", false, now) == nil).To(BeTrue())
+	isOpen := gate.take(q, "0", false, now) == nil
+	g.Expect(isOpen).To(BeTrue())
 	gate.learn(q, now, now, rateLimit{limit: 20, remain: 19, left: 10 * time.Second}, nil)
 	open := 0
 	for n := 1; n < 100; n++ {
