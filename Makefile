@@ -40,7 +40,7 @@ sandbox: build ## Start what the demo starts, and stay: prints the kubeconfig an
 controlplane: ## Find or make the control plane's binaries, and print their directory.
 	@hack/controlplane.sh
 
-##@ Check, as CI does: verify lint test-race test demo bench-short
+##@ Check, as CI does: verify lint test-race test demo
 
 .PHONY: verify
 verify: bin/golangci-lint ## Fail, and print the diff, if generate, manifests, docs, fmt or tidy change a file.
@@ -72,7 +72,7 @@ bench: build ## Measure speed, memory and fairness beside a stock controller; 45
 	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C hack/bench run . $(ARGS)
 
 .PHONY: bench-short
-bench-short: build ## The short form of bench, for CI.
+bench-short: build ## The short form of bench, about 6 min.
 	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C hack/bench run . --short $(ARGS)
 
 ##@ Generate
