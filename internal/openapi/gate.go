@@ -155,7 +155,7 @@ func (a *allowance) keepTurn(caller string, window int) {
 
 // mayProbe allows one call in a second beyond the limit where only a refusal tells when the window ends.
 func (a *allowance) mayProbe(now time.Time) bool {
-	if !a.ends.IsZero() || a.informed || now.Sub(a.probed) < retryUnknown {
+	if !a.ends.IsZero() || now.Sub(a.probed) < retryUnknown {
 		return false
 	}
 	a.probed = now
@@ -164,6 +164,9 @@ func (a *allowance) mayProbe(now time.Time) bool {
 
 // until returns how long it is until a later window begins.
 func (a *allowance) until(window int, now time.Time) time.Duration {
+	if a.ends.IsZero() {
+		return retryUnknown
+	}
 	return max(a.ends.Sub(now)+time.Duration(window-a.window-1)*a.length, time.Millisecond)
 }
 

@@ -115,7 +115,7 @@ func TestGate_usesTheQuotaAndNoMore(t *testing.T) {
 		"told by every answer": {quotaWorld{limit: 20, window: 10 * time.Second}, 100, 0, 3},
 		"a long queue":         {quotaWorld{limit: 200, window: time.Minute}, 10000, 0, 3},
 		// The first answer comes when its window is over.
-		"a slow service":           {quotaWorld{limit: 20, window: 10 * time.Second, latency: 3 * time.Second}, 200, .1, 5},
+		"a slow service":           {quotaWorld{limit: 20, window: 10 * time.Second, latency: 3 * time.Second}, 200, .12, 5},
 		"used by others too":       {quotaWorld{limit: 50, others: 10, window: 10 * time.Second}, 1000, .01, 3},
 		"told by refusals alone":   {quotaWorld{limit: 100, window: 10 * time.Second, silent: true}, 5000, .01, 3},
 		"a quota of one":           {quotaWorld{limit: 1, window: time.Second}, 50, .05, 4},

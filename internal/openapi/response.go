@@ -34,12 +34,16 @@ func decode(response *http.Response, body []byte, call Call, out any) (string, e
 	parsed := unmarshal(body, &answer)
 	switch {
 	case parsed == nil && answer.Code != "":
+		wait := throttleWait(response.Header)
+		if !isThrottle(answer.Code) { // the headers come with other answers too
+			wait = 0
+		}
 		return "", &failure.Error{
 			Code:       cut(hide(answer.Code, call), maxCode),
 			Message:    stableText(answer.Message, answer.RequestID, call),
 			RequestID:  hide(answer.RequestID, call),
 			HTTPStatus: response.StatusCode,
-			Wait:       throttleWait(response.Header),
+			Wait:       wait,
 		}
 	case parsed == nil && answer.RequestID != "" && response.StatusCode/100 == 2:
 		if out == nil {

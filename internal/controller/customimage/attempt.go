@@ -169,12 +169,12 @@ func (a *attempt) look(ctx context.Context) error {
 func (a *attempt) deleteImage(ctx context.Context) error {
 	f := &a.facts
 	spec, force := f.Image.Spec, ptr.Deref(f.Image.Spec.Force, false)
+	a.cloud.listings.drop(spec.RegionID, spec.ImageID) // also a call without an answer may take effect
 	requestID, err := a.ecs.DeleteImage(ctx, spec.RegionID, spec.ImageID, force)
 	a.heard(err)
 	f.Shown = nil
 	if err == nil {
 		f.Call = decision.Accepted
-		a.cloud.listings.drop(spec.RegionID, spec.ImageID)
 		log.FromContext(ctx).Info("Called DeleteImage", "imageID", spec.ImageID, "regionID", spec.RegionID,
 			"accountID", f.Account, "force", force, "requestID", requestID)
 		return nil

@@ -192,7 +192,11 @@ func (s *shares) inviteAfter(wait time.Duration) {
 
 // hasRoom reports whether there is a worker for a claim: in all its shares.
 func (s *shares) hasRoom(c claim) bool {
-	return !slices.ContainsFunc(c.names(), func(name string) bool { return !s.shareHasRoom(s.of(name, c)) })
+	hasRoom := true
+	for _, name := range c.names() { // each of them is there afterwards
+		hasRoom = s.shareHasRoom(s.of(name, c)) && hasRoom
+	}
+	return hasRoom
 }
 
 // shareHasRoom reports whether a share may have another worker. The share of one that is alone is as many as are

@@ -225,3 +225,15 @@ func TestShares_probeWhatDoesNotAnswerByOneCallAtATime(t *testing.T) {
 	o.heard(c.region, nil)
 	g.Expect(queued()).To(HaveLen(16), "all that there is room for, at the first answer")
 }
+
+func TestShares_knowAllSharesOfThoseInLine(t *testing.T) {
+	g := NewWithT(t)
+	o := newOffice(1)
+	c := o.in("busy")
+	g.Expect(o.enterMany("busy", 1, c)).To(Equal(1))
+	c.key, c.account, c.quota = "key another", "account another", "quota another"
+	_, entered := o.enter(visitor("late", 0), c, false)
+	g.Expect(entered).To(BeFalse())
+	forWorker, forAnswer := o.waiting()
+	g.Expect([]int{forWorker, forAnswer}).To(Equal([]int{1, 0}))
+}

@@ -64,7 +64,9 @@ var decisive = []string{v1alpha1.AnnotationRetryAt, v1alpha1.AnnotationRelease, 
 func (r *Reconciler) needsAttempt() predicate.Predicate {
 	ended := func(e event.DeleteEvent) bool {
 		r.schedule.forget(client.ObjectKeyFromObject(e.Object))
-		r.proofs.showsEnd(e.Object.GetUID())
+		if !e.DeleteStateUnknown {
+			r.proofs.showsEnd(e.Object.GetUID())
+		}
 		return false
 	}
 	return predicate.Funcs{DeleteFunc: ended, UpdateFunc: func(e event.UpdateEvent) bool {
