@@ -79,11 +79,9 @@ func (g *gate) waiting() int {
 
 // allowance is what is known of one quota. Quotas are counted over windows of a fixed length.
 type allowance struct {
-	limit  int           // calls in a window; 0 if not known
-	length time.Duration // of a window; 0 if not known
-	// informed means that answers to calls that succeeded tell the quota too, so that none has to fail for it.
-	informed bool
-	cause    *failure.Error // the last refusal
+	limit  int            // calls in a window; 0 if not known
+	length time.Duration  // of a window; 0 if not known
+	cause  *failure.Error // the last refusal
 
 	window      int       // the number of the current window
 	began, ends time.Time // zero if not known
@@ -153,7 +151,7 @@ func (a *allowance) keepTurn(caller string, window int) {
 	}
 }
 
-// mayProbe allows one call in a second beyond the limit where only a refusal tells when the window ends.
+// mayProbe allows one call in a second beyond the limit while it is not known when the window ends: its answer may tell.
 func (a *allowance) mayProbe(now time.Time) bool {
 	if !a.ends.IsZero() || now.Sub(a.probed) < retryUnknown {
 		return false
@@ -205,7 +203,6 @@ func (a *allowance) learn(sent, received time.Time, limits rateLimit, refusal *f
 	a.advance(received)
 	if refusal == nil {
 		a.answered++
-		a.informed = a.informed || limits.left > 0
 	} else {
 		a.cause, limits.left = refusal, refusal.Wait
 	}

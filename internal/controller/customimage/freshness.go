@@ -89,13 +89,18 @@ func (p *proofs) ends(uid types.UID, sent time.Time) (result func(succeeded bool
 	}
 }
 
-// showsEnd tells that the cache shows the end of an object.
-func (p *proofs) showsEnd(uid types.UID) {
+// showsEnd tells that the cache shows the end of an object: by an event of the watch, or because a new list lacks it.
+// Of such a list the cache may not have all yet, so that proves nothing.
+func (p *proofs) showsEnd(uid types.UID, byEvent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if e := p.ended[uid]; e != nil {
+	switch e := p.ended[uid]; {
+	case e == nil:
+	case byEvent:
 		e.shown = true
 		p.settle(uid, e)
+	default:
+		delete(p.ended, uid)
 	}
 }
 

@@ -105,20 +105,21 @@ func TestProofs_endsOfObjectsProveHowNewTheCacheIs(t *testing.T) {
 		do   func(p *proofs)
 		want time.Time
 	}{
-		"sent, succeeded, shown": {func(p *proofs) { p.ends("a", now)(true); p.showsEnd("a") }, now},
-		"sent, shown, succeeded": {func(p *proofs) { result := p.ends("a", now); p.showsEnd("a"); result(true) }, now},
+		"sent, succeeded, shown": {func(p *proofs) { p.ends("a", now)(true); p.showsEnd("a", true) }, now},
+		"sent, shown, succeeded": {func(p *proofs) { result := p.ends("a", now); p.showsEnd("a", true); result(true) }, now},
 		// Somebody else has ended the object, maybe before.
-		"sent, shown, failed": {func(p *proofs) { result := p.ends("a", now); p.showsEnd("a"); result(false) }, time.Time{}},
-		"sent, failed, shown": {func(p *proofs) { p.ends("a", now)(false); p.showsEnd("a") }, time.Time{}},
-		"not shown yet":       {func(p *proofs) { p.ends("a", now)(true); p.showsEnd("b") }, time.Time{}},
+		"sent, shown, failed": {func(p *proofs) { result := p.ends("a", now); p.showsEnd("a", true); result(false) }, time.Time{}},
+		"sent, failed, shown": {func(p *proofs) { p.ends("a", now)(false); p.showsEnd("a", true) }, time.Time{}},
+		"missing in a list":   {func(p *proofs) { p.ends("a", now)(true); p.showsEnd("a", false); p.showsEnd("a", true) }, time.Time{}},
+		"not shown yet":       {func(p *proofs) { p.ends("a", now)(true); p.showsEnd("b", true) }, time.Time{}},
 		"an older one last": {func(p *proofs) {
 			older := p.ends("b", now.Add(-time.Second))
 			p.ends("a", now)(true)
-			p.showsEnd("a")
+			p.showsEnd("a", true)
 			older(true)
-			p.showsEnd("b")
+			p.showsEnd("b", true)
 		}, now},
-		"several watches": {func(p *proofs) { p.revision = nil; p.ends("a", now)(true); p.showsEnd("a") }, time.Time{}},
+		"several watches": {func(p *proofs) { p.revision = nil; p.ends("a", now)(true); p.showsEnd("a", true) }, time.Time{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &proofs{revision: func() string { return "1" }}

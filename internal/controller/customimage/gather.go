@@ -65,14 +65,16 @@ func (g *gatherer) refresh(ctx context.Context, f decision.Facts) (_ decision.Fa
 }
 
 // current returns the object as the API server has it; nil if it does not exist, or another one has its name. The metadata
-// is enough if the resource version is the known one: then all of the object is as it is known.
+// is enough if it is the known one: a resource version stands for one state of the whole object. After etcd was restored,
+// versions are given out again, so what decides is compared too.
 func (g *gatherer) current(ctx context.Context, known *v1alpha1.CustomImage) (*v1alpha1.CustomImage, error) {
 	key := client.ObjectKeyFromObject(known)
 	found, err := metadata(ctx, g.live, metadataOf(customImageKind, key))
 	switch {
 	case err != nil || found == nil || found.UID != known.UID:
 		return nil, err
-	case found.ResourceVersion == known.ResourceVersion:
+	case found.ResourceVersion == known.ResourceVersion && found.DeletionTimestamp.Equal(known.DeletionTimestamp) &&
+		!isChanged(known, found):
 		return known, nil
 	}
 	image := &v1alpha1.CustomImage{}

@@ -99,10 +99,12 @@ func (l *listings) in(entry *listing, imageID string, oldest time.Duration) (*ec
 	return nil, true
 }
 
-// mayBeLookedUp is false for an object that is being deleted, whose image was missing, or whose user wants it looked at.
+// mayBeLookedUp is false for an object that is being deleted, whose image was missing, whose user wants it looked at, or
+// for which ECS last said something worse than a listing that may be older.
 func mayBeLookedUp(image *v1alpha1.CustomImage) bool {
 	status := image.Status
-	return image.DeletionTimestamp.IsZero() && status.MissingSince == nil && status.LastHandledRetryAt == decision.RetryAt(image)
+	return image.DeletionTimestamp.IsZero() && status.MissingSince == nil &&
+		status.LastHandledRetryAt == decision.RetryAt(image) && decision.ObstacleOf(image) == nil
 }
 
 // renew makes a listing if that takes fewer calls than the looks that it saves.
@@ -152,7 +154,7 @@ func (l *listings) looks(ctx context.Context, of *v1alpha1.CustomImage, isNew bo
 	return count, nil
 }
 
-// drop forgets an image that ECS accepted to delete.
+// drop forgets an image before its deletion is called.
 func (l *listings) drop(regionID, imageID string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

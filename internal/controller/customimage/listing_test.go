@@ -104,6 +104,23 @@ var _ = Describe("A look at many live images", func() {
 		Expect(after).To(BeNumerically(">=", before+2), "after DeleteImage")
 	})
 
+	It("is one of its own after ECS has refused one", func(ctx SpecContext) {
+		prepare(ctx)
+		attemptAll()
+		w.ecs.answer = func(rw http.ResponseWriter, action string, _ *http.Request) bool {
+			if action == "DescribeImages" {
+				rw.WriteHeader(http.StatusForbidden)
+				_, _ = io.WriteString(rw, `{"RequestId":"r","Code":"Forbidden.RAM","Message":"No."}`)
+			}
+			return action == "DescribeImages"
+		}
+		w.change(ids[0], annotated(v1alpha1.AnnotationRetryAt, "now"))
+		w.attempt(ids[0])
+		w.expectStalled(ids[0], "ForbiddenRAM")
+		w.attemptWhenDue(ids[0])
+		w.expectStalled(ids[0], "ForbiddenRAM")
+	})
+
 	It("is one at each image if the key may not list", func(ctx SpecContext) {
 		prepare(ctx)
 		w.ecs.answer = func(rw http.ResponseWriter, action string, r *http.Request) bool {

@@ -168,6 +168,52 @@ func TestShares_sendFewCallsUntilTheFirstIsAnswered(t *testing.T) {
 	g.Expect(o.work(c)).To(Equal(64 - firstCalls))
 }
 
+// Objects went from the line of one share to that of another, and back.
+func TestShares_haveEachObjectTryTwiceAtMost(t *testing.T) {
+	const count = 2000
+	g := NewWithT(t)
+	o := newOffice(64)
+	c := o.unknown("fresh")
+	tries, working := 0, []reconcile.Request{}
+	try := func(request reconcile.Request) {
+		tries++
+		if _, entered := o.enter(request, c, false); entered {
+			working = append(working, request)
+		} else {
+			o.finish(request, nil)
+		}
+	}
+	tryQueued := func() {
+		for len(o.queue) > 0 {
+			next := o.queue[0]
+			o.queue = o.queue[1:]
+			try(next)
+		}
+	}
+	for n := range count {
+		if n == count/2 { // no answer yet, and the second call under the quota need not wait for it any more
+			o.clock.Step(firstWait)
+			g.Eventually(func() bool {
+				o.mu.Lock()
+				defer o.mu.Unlock()
+				return len(o.queue) > 0
+			}).Should(BeTrue())
+		}
+		try(visitor("fresh", n))
+		tryQueued()
+	}
+	for done := 0; done < count; done++ {
+		g.Expect(working).NotTo(BeEmpty(), "somebody is forgotten")
+		for _, name := range []string{c.region, c.key, c.quota} {
+			o.heard(name, nil)
+		}
+		o.finish(working[0], &c)
+		working = working[1:]
+		tryQueued()
+	}
+	g.Expect(tries).To(BeNumerically("<=", 2*count))
+}
+
 func TestShares_doNotWaitForTheFirstAnswerUnderAQuotaForLong(t *testing.T) {
 	g := NewWithT(t)
 	o := newOffice(64)

@@ -64,18 +64,18 @@ var decisive = []string{v1alpha1.AnnotationRetryAt, v1alpha1.AnnotationRelease, 
 func (r *Reconciler) needsAttempt() predicate.Predicate {
 	ended := func(e event.DeleteEvent) bool {
 		r.schedule.forget(client.ObjectKeyFromObject(e.Object))
-		if !e.DeleteStateUnknown {
-			r.proofs.showsEnd(e.Object.GetUID())
-		}
+		r.proofs.showsEnd(e.Object.GetUID(), !e.DeleteStateUnknown)
 		return false
 	}
-	return predicate.Funcs{DeleteFunc: ended, UpdateFunc: func(e event.UpdateEvent) bool {
-		before, after := e.ObjectOld.GetAnnotations(), e.ObjectNew.GetAnnotations()
-		return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
-			e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
-			slices.ContainsFunc(decisive, func(name string) bool { return before[name] != after[name] }) ||
-			!slices.Equal(e.ObjectOld.GetFinalizers(), e.ObjectNew.GetFinalizers())
-	}}
+	return predicate.Funcs{DeleteFunc: ended, UpdateFunc: func(e event.UpdateEvent) bool { return isChanged(e.ObjectOld, e.ObjectNew) }}
+}
+
+// isChanged reports whether more is different than the status and what means nothing here.
+func isChanged(before, after client.Object) bool {
+	was, is := before.GetAnnotations(), after.GetAnnotations()
+	return before.GetUID() != after.GetUID() || before.GetGeneration() != after.GetGeneration() ||
+		slices.ContainsFunc(decisive, func(name string) bool { return was[name] != is[name] }) ||
+		!slices.Equal(before.GetFinalizers(), after.GetFinalizers())
 }
 
 // ends passes the deletion of a watched namespace or of the CRD, and every change of it after that.
