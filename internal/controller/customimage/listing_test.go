@@ -116,9 +116,9 @@ var _ = Describe("A look at many live images", func() {
 		}
 		w.change(ids[0], annotated(v1alpha1.AnnotationRetryAt, "now"))
 		w.attempt(ids[0])
-		w.expectStalled(ids[0], "ForbiddenRAM")
+		Expect(condition(w.get(ids[0]), "Stalled").Reason).To(Equal("ForbiddenRAM"))
 		w.attemptWhenDue(ids[0])
-		w.expectStalled(ids[0], "ForbiddenRAM")
+		Expect(condition(w.get(ids[0]), "Stalled").Reason).To(Equal("ForbiddenRAM"))
 	})
 
 	It("is one at each image if the key may not list", func(ctx SpecContext) {
