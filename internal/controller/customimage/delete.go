@@ -28,7 +28,7 @@ func (r *Reconciler) delete(ctx context.Context, a *attempt) (decision.Verdict, 
 		case decision.WaitFor, decision.Nothing:
 			return v, nil
 		case decision.Retry:
-			if v.Err.Wait > 0 { // ECS was not asked, and is not: nothing fresh is required to say so
+			if v.Err.Wait > 0 { // for the quota or for answers: nothing fresh is required to say that
 				return v, nil
 			}
 		case decision.Note:
