@@ -151,6 +151,13 @@ func (s *Server) Calls() []Call {
 	return slices.Clone(s.calls)
 }
 
+// ForgetCalls drops the record of the calls so far, which grows with each.
+func (s *Server) ForgetCalls() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = []Call{}
+}
+
 // ServeHTTP answers calls, and the administration of the simulator under /_sim/.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 

@@ -149,6 +149,7 @@ func (r *Reconciler) conclude(
 		result, err = r.tell(ctx, f, v)
 	}
 	r.keepAcceptance(ctx, f)
+	r.keepLook(f)
 	if apierrors.IsConflict(err) && f.Call != decision.Refused { // another client changed the object: again when the cache has that
 		return ctrl.Result{RequeueAfter: time.Second}, nil
 	}
@@ -174,6 +175,15 @@ func (r *Reconciler) keepAcceptance(ctx context.Context, f decision.Facts) {
 		return
 	}
 	r.schedule.remember(f.Image, func(d *due) { d.accepted, d.unconfirmed = accepted, unconfirmed })
+}
+
+// keepLook remembers a look that did not show the image if the status could not be told: DeleteImage must not be called on
+// the word of an older look.
+func (r *Reconciler) keepLook(f decision.Facts) {
+	if f.Shown != nil && f.Call != decision.Accepted {
+		unshown := f.Shown.Image == nil && f.Image.Status.MissingSince == nil
+		r.schedule.remember(f.Image, func(d *due) { d.unshown = unshown })
+	}
 }
 
 // isRecorded reports whether the status says when ECS accepted the deletion, in this life of the object.

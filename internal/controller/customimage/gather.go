@@ -88,7 +88,7 @@ func (g *gatherer) current(ctx context.Context, known *v1alpha1.CustomImage) (*v
 func (g *gatherer) tellTime(f *decision.Facts) {
 	f.Now, f.Wait = g.clock.Now(), g.schedule.until(f.Image)
 	f.Waited = g.schedule.waited(f.Image)
-	f.Accepted, f.Unconfirmed = g.schedule.called(f.Image)
+	f.Accepted, f.Unconfirmed, f.Unshown = g.schedule.found(f.Image)
 }
 
 // asked is what a call of ECS about an object is about, and with which key.

@@ -1,11 +1,16 @@
 package customimage
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/internal/controller/customimage/decision"
 	"github.com/imagegc/ecs-image-gc/internal/ecs"
@@ -41,6 +46,27 @@ var _ = Describe("An image that ECS does not show", func() {
 		Entry("404, for an image that was deleted elsewhere", ecssim.UnknownNotFound, true),
 		Entry("200, for an image that was deleted elsewhere", ecssim.UnknownIgnored, true),
 	)
+
+	It("is not deleted on the word of an older look when the status could not be told of the last one", func(ctx SpecContext) {
+		w := newWorld(ctx, ecssim.Image{})
+		w.create(w.id)
+		w.setBlind(true, false)
+		w.clock.Step(7 * time.Hour)
+		w.cache.SubResourcePatch = func(
+			_ context.Context, _ client.Client, _ string, o client.Object, _ client.Patch, _ ...client.SubResourcePatchOption,
+		) error {
+			return apierrors.NewConflict(schema.GroupResource{}, o.GetName(), errors.New("changed"))
+		}
+		w.attempt(w.id)
+		w.cache.SubResourcePatch = nil
+		Expect(w.get(w.id).Status.MissingSince).To(BeNil())
+		w.delete(w.id)
+		w.clock.Step(30 * time.Second)
+		w.attempt(w.id)
+		Expect(w.gone(w.id)).To(BeTrue())
+		Expect(w.calls("DeleteImage", w.id)).To(BeZero())
+		Expect(w.exists(w.id)).To(BeTrue())
+	})
 
 	DescribeTable("is never deleted while the key cannot see it, and its object is removed after two looks",
 		func(ctx SpecContext, seenBefore bool) {

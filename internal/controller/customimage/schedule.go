@@ -90,6 +90,8 @@ type due struct {
 
 	// What the status could not be told of DeleteImage: when it was accepted, and when it got no usable answer.
 	accepted, unconfirmed time.Time
+	// unshown means that the last look did not show the image, and the status does not say that.
+	unshown bool
 }
 
 // until returns how long to wait before an object may be attempted again. Only a change of the spec (a deletion counts
@@ -125,10 +127,11 @@ func waitsForECS(image *v1alpha1.CustomImage) bool {
 	return obstacle != nil && ready != nil && obstacle.Message == ready.Message
 }
 
-// called returns when DeleteImage was accepted, and when it got no usable answer, as far as only this process knows.
-func (s *schedule) called(image *v1alpha1.CustomImage) (accepted, unconfirmed time.Time) {
-	s.remember(image, func(d *due) { accepted, unconfirmed = d.accepted, d.unconfirmed })
-	return accepted, unconfirmed
+// found returns what only this process knows of the calls: when DeleteImage was accepted, when it got no usable answer, and
+// whether the last look did not show the image.
+func (s *schedule) found(image *v1alpha1.CustomImage) (accepted, unconfirmed time.Time, unshown bool) {
+	s.remember(image, func(d *due) { accepted, unconfirmed, unshown = d.accepted, d.unconfirmed, d.unshown })
+	return accepted, unconfirmed, unshown
 }
 
 // earliest returns the earlier of two times; a zero one does not count.

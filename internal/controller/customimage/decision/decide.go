@@ -469,10 +469,12 @@ func notLooked(f Facts) Verdict {
 func notSeen(f Facts) Verdict {
 	status := f.Image.Status
 	switch {
-	case isSeen(f.Image):
+	case f.isSeen():
 		return nil
 	case !f.isLookedAt():
 		return Look{}
+	case f.isShown() && isSeen(f.Image):
+		return nil
 	case f.isShown():
 		return Note{Report{
 			Summary: v1alpha1.ConditionReconciling,

@@ -35,6 +35,8 @@ type Facts struct {
 	Account string
 	// Shown is what ECS shows in this attempt; nil before the first look.
 	Shown *Showing
+	// Unshown means that the last look of an earlier attempt did not show the image, if the status could not be told.
+	Unshown bool
 	// Call is what became of DeleteImage in this attempt.
 	Call Call
 	// Accepted is when ECS accepted the deletion, if the status does not say it yet; Unconfirmed is when a call of
@@ -84,7 +86,7 @@ func AccountOf(f Facts) string { return cmp.Or(seenAs(f.Image).OwnerID, f.Image.
 
 // CallsDeleteImage reports whether DeleteImage is what ECS will be asked first; else that is a look at the image.
 func CallsDeleteImage(f Facts) bool {
-	return !f.Image.DeletionTimestamp.IsZero() && isSeen(f.Image) && f.AcceptedAt().IsZero()
+	return !f.Image.DeletionTimestamp.IsZero() && f.isSeen() && f.AcceptedAt().IsZero()
 }
 
 // isLookedAt reports whether ECS was asked, and isShown whether it shows the image.
@@ -105,7 +107,10 @@ func IsProtected(image *v1alpha1.CustomImage) bool {
 // keeps reports whether an object keeps its image, whatever else is deleted.
 func keeps(image *v1alpha1.CustomImage) bool { return Retains(image) || IsProtected(image) }
 
-// isSeen reports whether ECS showed the image at the last look, in an account that is known.
+// isSeen reports whether ECS showed the image at the last look of all, whether or not the status says so.
+func (f Facts) isSeen() bool { return isSeen(f.Image) && !f.Unshown }
+
+// isSeen reports whether ECS showed the image at the last look that the status tells of, in an account that is known.
 func isSeen(image *v1alpha1.CustomImage) bool {
 	return image.Status.MissingSince == nil && seenAs(image).OwnerID != ""
 }

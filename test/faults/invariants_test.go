@@ -1,0 +1,419 @@
+package faults
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+)
+
+// users know what was asked of the operator, and in which order. They change an object only between two attempts of an
+// operator: not between its read of the object and the call that rests on it.
+type users struct {
+	mu       sync.Mutex
+	step     int
+	intents  map[types.UID]*intent
+	images   map[string]string // of the object of a name
+	ended    int               // the step in which the namespace was deleted
+	readings map[reading]time.Time
+}
+
+// intent is what a user wants of an object, by the steps in which that was said; 0 for never.
+type intent struct {
+	deleted, kept int
+	keptAt        time.Time
+}
+
+// reading is an operator that has read an object, and has not acted on it yet.
+type reading struct {
+	operator *operatorProcess
+	name     string
+}
+
+// readingLasts is how long an operator takes at most from its read to the call.
+const readingLasts = time.Second
+
+func newUsers() *users {
+	return &users{intents: map[types.UID]*intent{}, images: map[string]string{}, readings: map[reading]time.Time{}}
+}
+
+// change makes a change of an object, which it leaves as it is afterwards.
+func (u *users) change(image *v1alpha1.CustomImage, do func() error) error {
+	u.lock()
+	defer u.mu.Unlock()
+	if err := do(); err != nil {
+		return err
+	}
+	u.step++
+	u.images[image.Name] = image.Spec.ImageID
+	i := u.intents[image.UID]
+	if i == nil {
+		i = &intent{}
+		u.intents[image.UID] = i
+	}
+	if image.DeletionTimestamp != nil && i.deleted == 0 {
+		i.deleted = u.step
+	}
+	switch {
+	case !keeps(image):
+		i.kept = 0
+	case i.kept == 0:
+		i.kept, i.keptAt = u.step, time.Now()
+	}
+	return nil
+}
+
+func (u *users) endNamespace(do func() error) error {
+	u.lock()
+	defer u.mu.Unlock()
+	u.step++
+	u.ended = u.step
+	return do()
+}
+
+// lock waits for a time in which no operator is about to act.
+func (u *users) lock() {
+	for ; ; time.Sleep(2 * time.Millisecond) {
+		u.mu.Lock()
+		acting := false
+		for _, since := range u.readings {
+			acting = acting || time.Since(since) < readingLasts
+		}
+		if !acting {
+			return
+		}
+		u.mu.Unlock()
+	}
+}
+
+// readBy notes that an operator reads an object, until it acts on it. What it returns is called when the answer is there.
+func (u *users) readBy(o *operatorProcess, c kubeCall) func() {
+	if c.Resource != "customimages" || c.Name == "" {
+		return func() {}
+	}
+	of := reading{o, c.Name}
+	note := func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if c.Verb == "get" {
+			u.readings[of] = time.Now()
+		} else {
+			delete(u.readings, of)
+		}
+	}
+	if c.Verb != "get" {
+		return note
+	}
+	note()
+	return note
+}
+
+func (u *users) release(o *operatorProcess, imageID string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for of := range u.readings {
+		if of.operator == o && u.images[of.name] == imageID {
+			delete(u.readings, of)
+		}
+	}
+}
+
+func (u *users) releaseAll(o *operatorProcess) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for of := range u.readings {
+		if of.operator == o {
+			delete(u.readings, of)
+		}
+	}
+}
+
+func (u *users) intentOf(image *v1alpha1.CustomImage) (of intent, ended int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if i := u.intents[image.UID]; i != nil {
+		of = *i
+	}
+	return of, u.ended
+}
+
+func keeps(image *v1alpha1.CustomImage) bool { return retains(image) || isProtected(image) }
+
+func retains(image *v1alpha1.CustomImage) bool {
+	return image.Spec.DeletionPolicy != "" && image.Spec.DeletionPolicy != v1alpha1.DeletionPolicyDelete
+}
+
+func isProtected(image *v1alpha1.CustomImage) bool {
+	value := image.Annotations[v1alpha1.AnnotationProtected]
+	return value != "" && value != "false"
+}
+
+func isReleased(image *v1alpha1.CustomImage) bool {
+	return image.Annotations[v1alpha1.AnnotationRelease] == image.Spec.ImageID
+}
+
+func hasFinalizer(image *v1alpha1.CustomImage) bool {
+	return slices.Contains(image.Finalizers, v1alpha1.Finalizer)
+}
+
+// objectsFor reads the objects for an image from the API server.
+func (w *world) objectsFor(imageID string) []v1alpha1.CustomImage {
+	images := &v1alpha1.CustomImageList{}
+	err := admin.List(w.ctx, images, client.InNamespace(w.namespace), client.MatchingFields{"spec.imageID": imageID})
+	if err != nil && w.ctx.Err() == nil {
+		w.violatedf("the suite cannot list the objects for %s: %v", imageID, err)
+	}
+	return images.Items
+}
+
+// checkECS checks a call of ECS before it takes effect, by what the API server has at this moment.
+func (w *world) checkECS(o *operatorProcess, c ecsCall) {
+	if c.imageID == "" {
+		return
+	}
+	objects := w.objectsFor(c.imageID)
+	if w.ctx.Err() != nil {
+		return
+	}
+	if !w.isFinalized(c.imageID, objects) {
+		w.violatedf("%s of %s, for which there is no object with the finalizer", c.action, c.imageID)
+	}
+	if c.action != "DeleteImage" {
+		return
+	}
+	why := []string{"no object for it is deleted"}
+	for n := range objects {
+		if objects[n].DeletionTimestamp == nil {
+			continue
+		}
+		reason := w.whyNotDeleted(o, c, n, objects)
+		if reason == "" {
+			return
+		}
+		why = append(why, objects[n].Name+": "+reason)
+	}
+	if _, exists := w.sim.Image(c.imageID); !exists && len(objects) == 0 && w.operatorsAtOnce > 1 {
+		return // another operator was faster, after this one's last look
+	}
+	w.violatedf("operator %d: DeleteImage of %s: %s", o.number, c.imageID, strings.Join(why, "; "))
+}
+
+// isFinalized reports whether an object for the image has the finalizer, or had it once: it may have been released since.
+func (w *world) isFinalized(imageID string, objects []v1alpha1.CustomImage) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if slices.ContainsFunc(objects, func(image v1alpha1.CustomImage) bool { return hasFinalizer(&image) }) {
+		w.finalized[imageID] = true
+	}
+	return w.finalized[imageID]
+}
+
+// whyNotDeleted says why the nth of the objects for an image must not have it deleted; "" if it may.
+func (w *world) whyNotDeleted(o *operatorProcess, c ecsCall, n int, objects []v1alpha1.CustomImage) string {
+	image := &objects[n]
+	mine, ended := w.users.intentOf(image)
+	w.mu.Lock()
+	shown, looked := o.lastLook[c.imageID]
+	w.mu.Unlock()
+	switch seen := image.Status.Image; {
+	case !slices.Equal(image.Finalizers, []string{v1alpha1.Finalizer}):
+		return fmt.Sprintf("its finalizers are %v", image.Finalizers)
+	case image.Spec.RegionID != c.region:
+		return "it names region " + image.Spec.RegionID
+	case retains(image):
+		return "it keeps the image"
+	case isProtected(image):
+		return "it is protected"
+	case isReleased(image):
+		return "it is released"
+	case looked && !shown:
+		return "the last look did not show the image"
+	case seen == nil:
+		return "it has not seen the image"
+	case !looked && image.Status.MissingSince != nil:
+		return "the image is missing"
+	case seen.ImageID != c.imageID || seen.RegionID != c.region:
+		return "it has seen another image"
+	case accountOfKey[c.keyID] != seen.OwnerID:
+		return "the key is one of account " + accountOfKey[c.keyID]
+	case image.Status.OwnedBy.Name != "":
+		return "the status says that another object owns the image"
+	case c.force && (image.Spec.Force == nil || !*image.Spec.Force):
+		return "force is not set"
+	case ended > 0 && mine.deleted > ended:
+		return "it was deleted with its namespace"
+	}
+	for other := range objects {
+		rival := &objects[other]
+		theirs, _ := w.users.intentOf(rival)
+		switch {
+		case other == n || rival.DeletionTimestamp != nil:
+		case theirs.kept > 0 && (theirs.kept < mine.deleted || time.Since(theirs.keptAt) > knownAfter):
+			return rival.Name + " keeps the image"
+		case rival.Status.Image != nil && rival.CreationTimestamp.Before(&image.CreationTimestamp):
+			return rival.Name + " owns the image"
+		}
+	}
+	return ""
+}
+
+// knownAfter is how long after its change another object is respected for certain, whatever the order of the changes was.
+const knownAfter = 16 * time.Second
+
+var accountOfKey = map[string]string{keyID: account, "key-two": account, "key-of-other": otherOwner}
+
+// learn remembers what an operator was shown.
+func (w *world) learn(o *operatorProcess, c ecsCall, answer *httptest.ResponseRecorder) {
+	if c.action != "DescribeImages" || c.dryRun || answer.Code != http.StatusOK {
+		return
+	}
+	var shown struct {
+		Images struct {
+			Image []struct {
+				ImageID string `json:"ImageId"`
+			}
+		}
+	}
+	if err := json.Unmarshal(answer.Body.Bytes(), &shown); err != nil {
+		w.violatedf("the suite cannot read %s: %v", answer.Body, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.imageID != "" {
+		o.lastLook[c.imageID] = false
+	}
+	for _, image := range shown.Images.Image {
+		o.lastLook[image.ImageID] = true
+	}
+}
+
+// checkKube checks a request to the API server before it takes effect.
+func (w *world) checkKube(o *operatorProcess, c kubeCall, body []byte) {
+	w.checkSecrets(c.what, body)
+	switch {
+	case slices.Contains([]string{"get", "list", "watch", ""}, c.Verb):
+	case c.what == "create-events", c.what == "patch-events", c.what == "update-events":
+		w.checkEvent(body)
+	case c.what == "patch-customimages", c.what == "patch-customimages-status":
+		w.checkPatch(o, c, body)
+	default:
+		w.violatedf("operator %d: %s %s", o.number, c.what, c.Name)
+	}
+}
+
+// checkSecrets finds access keys where none may be.
+func (w *world) checkSecrets(where string, text []byte) {
+	for _, secret := range []string{keySecret, "secret-two", "secret-of-other"} {
+		if bytes.Contains(text, []byte(secret)) {
+			w.violatedf("%s holds a secret", where)
+		}
+	}
+}
+
+// checkEvent: an event says that an image is deleted only if it is.
+func (w *world) checkEvent(body []byte) {
+	var event struct {
+		Reason  string
+		Related struct{ Name string }
+	}
+	_ = json.Unmarshal(body, &event) // a patch of an event has neither
+	if _, exists := w.sim.Image(event.Related.Name); exists && event.Reason == v1alpha1.EventDeleted {
+		w.violatedf("an event says that %s is deleted", event.Related.Name)
+	}
+}
+
+// patch is what the operator may change of an object.
+type patch struct {
+	Metadata struct {
+		UID             types.UID `json:"uid"`
+		ResourceVersion string    `json:"resourceVersion"`
+		Finalizers      *[]string `json:"finalizers"`
+	} `json:"metadata"`
+	Status map[string]any `json:"status"`
+}
+
+func (w *world) checkPatch(o *operatorProcess, c kubeCall, body []byte) {
+	var p patch
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&p); err != nil {
+		w.violatedf("operator %d: a patch changes what belongs to users: %v: %s", o.number, err, body)
+		return
+	}
+	_, records := p.Status["deletionAcceptedTime"]
+	switch recordsOnly := records && len(p.Status) == 1; {
+	case p.Metadata.ResourceVersion == "" && !(recordsOnly && p.Metadata.UID != ""):
+		w.violatedf("operator %d: a patch is not locked: %s", o.number, body)
+	case c.Subresource == "status" && p.Metadata.Finalizers != nil, c.Subresource == "" && p.Status != nil:
+		w.violatedf("operator %d: a patch of %s: %s", o.number, c.what, body)
+	case p.Metadata.Finalizers != nil:
+		w.checkFinalizers(o, c.Name, p)
+	}
+}
+
+// checkFinalizers: those of others stay, and ours goes only with the image, or when the object may go without it.
+func (w *world) checkFinalizers(o *operatorProcess, name string, p patch) {
+	image := &v1alpha1.CustomImage{}
+	err := admin.Get(w.ctx, client.ObjectKey{Namespace: w.namespace, Name: name}, image)
+	if err != nil || image.ResourceVersion != p.Metadata.ResourceVersion {
+		if err != nil && !apierrors.IsNotFound(err) && w.ctx.Err() == nil {
+			w.violatedf("the suite cannot read %s: %v", name, err)
+		}
+		return // the patch will fail
+	}
+	left := *p.Metadata.Finalizers
+	for _, finalizer := range image.Finalizers {
+		if finalizer != v1alpha1.Finalizer && !slices.Contains(left, finalizer) {
+			w.violatedf("operator %d: removes finalizer %s of %s", o.number, finalizer, name)
+		}
+	}
+	if slices.Contains(left, v1alpha1.Finalizer) || !hasFinalizer(image) {
+		return
+	}
+	_, exists := w.sim.Image(image.Spec.ImageID)
+	_, ended := w.users.intentOf(image)
+	switch {
+	case image.DeletionTimestamp == nil:
+		w.violatedf("operator %d: removes its finalizer from %s, which is not deleted", o.number, name)
+	case !exists, retains(image), isReleased(image), ended > 0, image.Status.OwnedBy.Name != "":
+	case slices.ContainsFunc(w.objectsFor(image.Spec.ImageID), func(other v1alpha1.CustomImage) bool {
+		return other.UID != image.UID && other.Status.Image != nil
+	}):
+	default:
+		w.violatedf("operator %d: removes its finalizer from %s, and the image is still there", o.number, name)
+	}
+}
+
+// checkEnd checks what has to hold when a plan is over.
+func (w *world) checkEnd() {
+	counts, faults := map[string]int{}, w.wire.faults()
+	for _, call := range w.sim.Calls() {
+		if call.Action == "DeleteImage" && (call.Code == "" || call.Code == "InvalidImageId.NotFound") {
+			counts[call.ImageID]++
+		}
+	}
+	for id, calls := range counts {
+		if calls > w.operatorsAtOnce*(1+faults) {
+			w.violatedf("%d calls of DeleteImage for %s with %d faults", calls, id, faults)
+		}
+	}
+	images := &v1alpha1.CustomImageList{}
+	if err := admin.List(w.ctx, images, client.InNamespace(w.namespace)); err != nil {
+		w.violatedf("the suite cannot list the objects: %v", err)
+	}
+	for i := range images.Items {
+		data, _ := json.Marshal(images.Items[i]) // it came as JSON
+		w.checkSecrets("an object", data)
+	}
+}

@@ -1,0 +1,281 @@
+package faults
+
+import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+)
+
+// plan is a scenario and what goes wrong in it.
+type plan struct {
+	name, class string
+	scenario    scenario
+	fault       fault // none without a name of a call
+	lens        lens
+	operators   int // how many run at once; 0 stands for 1
+}
+
+// reference is a scenario without a fault: the calls, and the end.
+type reference struct {
+	counts map[string]int
+	order  []string
+	events int // of objects
+	digest string
+}
+
+// TestPlans records each scenario once, makes the plans from the calls in it, and runs them all.
+func TestPlans(t *testing.T) {
+	table := &summary{rows: map[string]*row{}}
+	t.Cleanup(func() { t.Log("\n" + table.String()) })
+	for _, s := range scenarios {
+		if !wanted(s.name + "/") {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			recorded := record(t, s)
+			if t.Failed() {
+				return
+			}
+			for _, p := range plansOf(s, recorded) {
+				if !wanted(p.name) {
+					continue
+				}
+				t.Run(strings.TrimPrefix(p.name, s.name+"/"), func(t *testing.T) {
+					t.Parallel()
+					p.run(t, recorded, table)
+				})
+			}
+		})
+	}
+}
+
+// wanted reports whether a plan, or all that begin with a prefix, may be asked for.
+func wanted(name string) bool {
+	return *onlyPlan == "" || strings.HasPrefix(name, *onlyPlan) || strings.HasSuffix(name, "/") && strings.HasPrefix(*onlyPlan, name)
+}
+
+// record plays a scenario without faults.
+func record(t *testing.T, s scenario) reference {
+	t.Helper()
+	w := newWorld(t, s.cloud, &wire{}, lens{})
+	w.startOperator()
+	s.play(w)
+	w.settle("")
+	w.checkEnd()
+	w.report(false)
+	r := reference{counts: maps.Clone(w.wire.counts), order: slices.Clone(w.wire.order), digest: w.digest()}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r.events = len(w.history)
+	return r
+}
+
+func (p plan) run(t *testing.T, recorded reference, table *summary) {
+	w := newWorld(t, p.scenario.cloud, &wire{choose: p.choose}, p.lens)
+	began := time.Now()
+	w.startOperators(max(p.operators, 1))
+	p.scenario.play(w)
+	w.settle(recorded.digest)
+	w.checkEnd()
+	table.add(p, w, time.Since(began))
+	w.report(*onlyPlan != "")
+}
+
+// choose has the fault strike its call, once. The deaths that show an old list leave it to the lens what comes then.
+func (p plan) choose(what string, n int) (fault, bool) {
+	return p.fault, p.fault.what == what && p.fault.n == n
+}
+
+// settle waits until everything is as it was in the reference, if there is one, and checks that it stays so.
+func (w *world) settle(digest string) {
+	w.t.Helper()
+	now := w.digest()
+	for end := time.Now().Add(20 * time.Second); digest != "" && now != digest && time.Now().Before(end); now = w.digest() {
+		time.Sleep(100 * time.Millisecond)
+	}
+	if digest != "" && now != digest {
+		w.violatedf("the end is\n%s\nand without a fault it is\n%s", now, digest)
+		return
+	}
+	time.Sleep(400 * time.Millisecond)
+	if later := w.digest(); later != now {
+		w.violatedf("the end was\n%s\nand became\n%s", now, later)
+	}
+}
+
+// report fails the test with what was violated, and prints the calls.
+func (w *world) report(always bool) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, violation := range w.violations {
+		w.t.Error("violated: " + violation)
+	}
+	if always || w.t.Failed() {
+		w.t.Log("\n" + strings.Join(w.trace, "\n"))
+	}
+}
+
+// answersOf are the wrong answers that a call can get: before an effect, and after one.
+func answersOf(what string) (before, after []string) {
+	switch {
+	case isECS(what):
+		return []string{"500", "throttled", "html", "truncated", "403", "reset"}, []string{"reset", "html"}
+	case strings.HasPrefix(what, "patch-"), strings.HasPrefix(what, "create-"):
+		return []string{"409", "422", "429", "500", "504", "reset", "403"}, []string{"reset", "504"}
+	case what == "discovery":
+		return []string{"500", "reset"}, nil
+	}
+	return []string{"429", "500", "504", "reset", "403"}, nil
+}
+
+func isECS(what string) bool { return what[0] >= 'A' && what[0] <= 'Z' }
+
+func isRead(what string) bool {
+	return !isECS(what) && !strings.HasPrefix(what, "patch-") && !strings.HasPrefix(what, "create-")
+}
+
+// most is how many calls of a kind get faults in one scenario: later ones are repetitions.
+const most = 4
+
+// thorough are the scenarios in which every call goes wrong in every way. In the others each call goes wrong in every way
+// that can make a difference there, with one of the answers in turn: what an answer means does not depend on the scenario.
+var thorough = []string{"plain", "in-use", "retain-while-blocked"}
+
+// plansOf makes the plans of a scenario.
+func plansOf(s scenario, r reference) []plan {
+	var plans []plan
+	add := func(class, name string, p plan) {
+		p.class, p.name, p.scenario = class, s.name+"/"+name, s
+		plans = append(plans, p)
+	}
+	isThorough := slices.Contains(thorough, s.name)
+	for _, what := range r.order {
+		if isStart(what) && s.name != "plain" {
+			continue // the start is the same everywhere
+		}
+		for n := 1; n <= min(r.counts[what], most); n++ {
+			for _, f := range faultsOf(what, n, isThorough) {
+				add(string(f.way), f.String(), plan{fault: f})
+			}
+			death := fault{what: what, n: n, way: diesAfter}
+			if isRead(what) {
+				continue
+			}
+			for _, after := range distinct(1, r.events/2, r.events-1) {
+				add("old list after a death", fmt.Sprintf("%s/old-list.%d", death, after), plan{fault: death, lens: lens{oldList, after}})
+			}
+			if s.alone {
+				continue
+			}
+			add("two operators", "two-operators/"+death.String(), plan{fault: death, operators: 2})
+		}
+	}
+	for after := 1; after <= min(r.events, 8); after++ {
+		for _, kind := range []string{frozen, coalesced, expired} {
+			add(kind+" cache", fmt.Sprintf("%s.%d", kind, after), plan{lens: lens{kind, after}})
+			if !s.alone && kind != expired {
+				add("two operators", fmt.Sprintf("two-operators/%s.%d", kind, after), plan{lens: lens{kind, after}, operators: 2})
+			}
+		}
+	}
+	if !s.alone {
+		add("two operators", "two-operators", plan{operators: 2})
+	}
+	return plans
+}
+
+func distinct(numbers ...int) []int {
+	numbers = slices.DeleteFunc(numbers, func(n int) bool { return n < 1 })
+	slices.Sort(numbers)
+	return slices.Compact(numbers)
+}
+
+// isStart reports whether a kind of call belongs to the start of the operator.
+func isStart(what string) bool {
+	return what == "discovery" || strings.HasPrefix(what, "watch-") || strings.HasPrefix(what, "list-") && what != "list-customimages"
+}
+
+func faultsOf(what string, n int, isThorough bool) (faults []fault) {
+	before, after := answersOf(what)
+	turn := fnv.New32a()
+	_, _ = fmt.Fprint(turn, what, n)
+	one := func(answers []string) []string {
+		if isThorough || len(answers) == 0 {
+			return answers
+		}
+		return answers[int(turn.Sum32())%len(answers):][:1]
+	}
+	for _, answer := range one(before) {
+		faults = append(faults, fault{what, n, refused, answer})
+	}
+	for _, answer := range one(after) {
+		faults = append(faults, fault{what, n, lost, answer})
+	}
+	faults = append(faults, fault{what: what, n: n, way: diesAfter})
+	if !isRead(what) || isThorough {
+		faults = append(faults, fault{what: what, n: n, way: hung}, fault{what: what, n: n, way: diesBefore})
+	}
+	return faults
+}
+
+// summary is the table of all plans by class.
+type summary struct {
+	mu   sync.Mutex
+	rows map[string]*row
+}
+
+type row struct {
+	plans, struck, violated int
+	longest                 time.Duration
+}
+
+func (s *summary) add(p plan, w *world, took time.Duration) {
+	struck := w.wire.faults() > 0 || p.fault.what == ""
+	w.mu.Lock()
+	violated := len(w.violations) > 0
+	w.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.rows[p.class]
+	if r == nil {
+		r = &row{}
+		s.rows[p.class] = r
+	}
+	r.plans++
+	if struck {
+		r.struck++
+	}
+	if violated {
+		r.violated++
+	}
+	r.longest = max(r.longest, took)
+}
+
+func (s *summary) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var text strings.Builder
+	out := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	line := func(class string, r row) {
+		_, _ = fmt.Fprintf(out, "%s\t%d\t%d\t%d\t%.1f s\n", class, r.plans, r.struck, r.violated, r.longest.Seconds())
+	}
+	_, _ = fmt.Fprintln(out, "class\tplans\tstruck\tviolated\tlongest")
+	all := row{}
+	for _, class := range slices.SortedFunc(maps.Keys(s.rows), cmp.Compare[string]) {
+		r := *s.rows[class]
+		line(class, r)
+		all = row{all.plans + r.plans, all.struck + r.struck, all.violated + r.violated, max(all.longest, r.longest)}
+	}
+	line("all", all)
+	_ = out.Flush()
+	return text.String()
+}

@@ -1,0 +1,259 @@
+package faults
+
+import (
+	"slices"
+	"time"
+
+	"k8s.io/utils/ptr"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+)
+
+// scenario is what users and the cloud do. Every step waits for what a user would wait for, and every end is one that an
+// operator reaches whatever went wrong on the way.
+type scenario struct {
+	name  string
+	cloud func(*ecssim.Scenario)
+	play  func(w *world)
+	// shared is set where the operator itself cannot be told from another one: only one may run.
+	alone bool
+}
+
+// foreignFinalizer belongs to somebody else.
+const foreignFinalizer = "example.com/backup"
+
+var scenarios = []scenario{
+	{name: "plain", play: func(w *world) {
+		w.seen("a", "m-a")
+		w.delete("a")
+		w.await("a", "gone")
+	}},
+	cleared("in-use", "ImageUsingByInstance", func(i *ecssim.Image) { i.UsedBy = []string{"i-1"} }),
+	cleared("shared", "ImageUseShared", func(i *ecssim.Image) { i.SharedWith = []string{otherOwner} }),
+	cleared("public", "ImageIsPublic", func(i *ecssim.Image) { i.Public = true }),
+	cleared("copying", "OperationDeniedImageCopying", func(i *ecssim.Image) { i.Copying = ecssim.Forever }),
+	cleared("importing", "ImageIsImporting", func(i *ecssim.Image) { i.Importing = ecssim.Forever }),
+	cleared("exporting", "ImageIsExporting", func(i *ecssim.Image) { i.Exporting = ecssim.Forever }),
+	cleared("creating", "ImageIsCreating", func(i *ecssim.Image) { i.Creating = ecssim.Forever }),
+	{name: "retain", play: func(w *world) {
+		w.seen("a", "m-a", retain)
+		w.delete("a")
+		w.await("a", "gone")
+	}},
+	{name: "retain-while-blocked", play: func(w *world) {
+		w.blocked("a", "m-a")
+		w.edit("a", "retain", retain)
+		w.putImage("m-a")
+		w.await("a", "gone")
+	}},
+	{name: "retain-just-before", play: func(w *world) {
+		w.seen("a", "m-a")
+		w.edit("a", "retain", retain)
+		w.delete("a")
+		w.await("a", "gone")
+	}},
+	{name: "force-while-blocked", play: func(w *world) {
+		w.blocked("a", "m-a")
+		w.edit("a", "force", func(image *v1alpha1.CustomImage) { image.Spec.Force = ptr.To(true) })
+		w.await("a", "gone")
+	}},
+	{name: "released-while-blocked", play: func(w *world) {
+		w.blocked("a", "m-a")
+		w.edit("a", "release", annotate(v1alpha1.AnnotationRelease, "m-a"))
+		w.putImage("m-a")
+		w.await("a", "gone")
+	}},
+	{name: "protected", play: func(w *world) {
+		w.seen("a", "m-a")
+		w.edit("a", "protect", annotate(v1alpha1.AnnotationProtected, "true"))
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonProtected)
+		w.edit("a", "unprotect", annotate(v1alpha1.AnnotationProtected, "false"))
+		w.await("a", "gone")
+	}},
+	{name: "wrong-image", play: func(w *world) {
+		w.putImage("m-b")
+		w.seen("a", "m-a")
+		w.edit("a", "another image", func(image *v1alpha1.CustomImage) { image.Spec.ImageID = "m-b" })
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonInvalidSpec)
+		w.edit("a", "the image again", func(image *v1alpha1.CustomImage) { image.Spec.ImageID = "m-a" })
+		w.await("a", "gone")
+	}},
+	{name: "missing", play: func(w *world) {
+		w.create("a", "m-a")
+		w.await("a", "InvalidImageIdNotFound")
+		w.delete("a")
+		w.await("a", "gone") // after two looks that are half a minute apart
+	}},
+	{name: "shown-for-a-while", cloud: func(s *ecssim.Scenario) { s.DeletionDelay = ecssim.Duration(1200 * time.Millisecond) },
+		play: func(w *world) {
+			w.seen("a", "m-a")
+			w.delete("a")
+			w.await("a", "gone")
+		}},
+	{name: "foreign-finalizer", play: func(w *world) {
+		w.seen("a", "m-a", func(image *v1alpha1.CustomImage) { image.Finalizers = []string{foreignFinalizer} })
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonPending)
+		w.edit("a", "remove the other finalizer", func(image *v1alpha1.CustomImage) {
+			image.Finalizers = slices.DeleteFunc(image.Finalizers, func(name string) bool { return name == foreignFinalizer })
+		})
+		w.await("a", "gone")
+	}},
+	{name: "secret-missing", play: func(w *world) {
+		w.putImage("m-a")
+		w.create("a", "m-a", withSecret)
+		w.await("a", v1alpha1.ReasonSecretNotFound)
+		w.putSecret("key", "key-two", "secret-two")
+		w.await("a", v1alpha1.ReasonAvailable)
+		w.delete("a")
+		w.await("a", "gone")
+	}},
+	{name: "secret-rotated", play: func(w *world) {
+		w.putSecret("key", "key-two", "secret-two")
+		w.seen("a", "m-a", withSecret)
+		w.configure(func(s *ecssim.Scenario) { s.AccessKeys[1].Inactive = true })
+		w.delete("a")
+		w.await("a", "InvalidAccessKeyIdInactive")
+		w.putSecret("key", keyID, keySecret)
+		w.await("a", "gone")
+	}},
+	{name: "account-mismatch", play: func(w *world) {
+		w.putSecret("key", "key-two", "secret-two")
+		w.seen("a", "m-a", withSecret)
+		w.putSecret("key", "key-of-other", "secret-of-other")
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonAccountMismatch)
+		w.putSecret("key", "key-two", "secret-two")
+		w.await("a", "gone")
+	}},
+	{name: "two-owners", play: func(w *world) {
+		w.seen("a", "m-a")
+		time.Sleep(1100 * time.Millisecond) // creation times are in seconds
+		w.seen("b", "m-a")
+		w.delete("b")
+		w.await("b", "gone")
+		w.delete("a")
+		w.await("a", "gone")
+	}},
+	{name: "veto", play: func(w *world) {
+		w.seen("a", "m-a")
+		w.seen("keeper", "m-a", retain)
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonConflict)
+		w.delete("keeper")
+		w.await("keeper", "gone")
+		w.await("a", "gone")
+	}},
+	{name: "blind", cloud: func(s *ecssim.Scenario) { s.AccessKeys[0].Blind, s.AccessKeys[0].HonestDryRun = true, true },
+		play: func(w *world) {
+			w.putImage("m-a")
+			w.create("a", "m-a")
+			w.await("a", "ForbiddenRAM", "NoPermission")
+			w.configure(func(s *ecssim.Scenario) { s.AccessKeys[0].Blind, s.AccessKeys[0].HonestDryRun = false, false })
+			w.edit("a", "retry", annotate(v1alpha1.AnnotationRetryAt, "now"))
+			w.await("a", v1alpha1.ReasonAvailable)
+			w.delete("a")
+			w.await("a", "gone")
+		}},
+	{name: "cascade", alone: true, play: func(w *world) {
+		w.seen("a", "m-a")
+		w.deleteNamespace()
+		w.delete("a") // as the namespace controller does
+		w.await("a", "gone")
+	}},
+	{name: "cascade-while-blocked", alone: true, play: func(w *world) {
+		w.seen("a", "m-a", func(image *v1alpha1.CustomImage) { image.Finalizers = []string{foreignFinalizer} })
+		w.deleteNamespace()
+		w.delete("a")
+		w.edit("a", "remove the other finalizer", func(image *v1alpha1.CustomImage) {
+			image.Finalizers = slices.DeleteFunc(image.Finalizers, func(name string) bool { return name == foreignFinalizer })
+		})
+		w.await("a", "gone")
+	}},
+	{name: "throttled", cloud: func(s *ecssim.Scenario) {
+		s.Quotas = map[string]ecssim.Quota{"DeleteImage": {Limit: 1, Window: ecssim.Duration(time.Second)}}
+	}, play: func(w *world) {
+		names := []string{"a", "b", "c"}
+		for _, name := range names {
+			w.seen(name, "m-"+name)
+		}
+		for _, name := range names {
+			w.delete(name)
+		}
+		for _, name := range names {
+			w.await(name, "gone")
+		}
+	}},
+	{name: "hung-region", play: func(w *world) {
+		w.hang(elsewhere)
+		w.putImage("m-b", func(i *ecssim.Image) { i.RegionID = elsewhere })
+		w.create("b", "m-b", func(image *v1alpha1.CustomImage) { image.Spec.RegionID = elsewhere })
+		w.seen("a", "m-a")
+		w.delete("a")
+		w.await("a", "gone")
+		w.await("b", v1alpha1.ReasonRetrying)
+		w.hang("")
+		w.await("b", v1alpha1.ReasonAvailable)
+		w.delete("b")
+		w.await("b", "gone")
+	}},
+	{name: "created-again", play: func(w *world) {
+		w.seen("a", "m-a")
+		w.delete("a")
+		w.await("a", "gone")
+		w.seen("a", "m-b")
+	}},
+	{name: "created-again-for-the-same-image", play: func(w *world) {
+		w.seen("a", "m-a", retain)
+		w.delete("a")
+		w.await("a", "gone")
+		w.seen("a", "m-a")
+	}},
+}
+
+// cleared is an image that cannot be deleted until something ends by itself.
+func cleared(name, reason string, obstacle func(*ecssim.Image)) scenario {
+	return scenario{name: name, play: func(w *world) {
+		w.putImage("m-a", obstacle)
+		w.create("a", "m-a")
+		w.await("a", v1alpha1.ReasonAvailable)
+		w.delete("a")
+		w.await("a", reason)
+		w.putImage("m-a")
+		w.await("a", "gone")
+	}}
+}
+
+// seen makes an image and an object that has seen it.
+func (w *world) seen(name, imageID string, change ...func(*v1alpha1.CustomImage)) {
+	w.t.Helper()
+	w.putImage(imageID)
+	w.create(name, imageID, change...)
+	w.await(name, v1alpha1.ReasonAvailable)
+}
+
+// blocked makes a deleted object whose image is in use.
+func (w *world) blocked(name, imageID string) {
+	w.t.Helper()
+	w.putImage(imageID, func(i *ecssim.Image) { i.UsedBy = []string{"i-1"} })
+	w.create(name, imageID)
+	w.await(name, v1alpha1.ReasonAvailable)
+	w.delete(name)
+	w.await(name, "ImageUsingByInstance")
+}
+
+func retain(image *v1alpha1.CustomImage) { image.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain }
+
+func withSecret(image *v1alpha1.CustomImage) { image.Spec.CredentialsSecretRef.Name = "key" }
+
+func annotate(name, value string) func(*v1alpha1.CustomImage) {
+	return func(image *v1alpha1.CustomImage) {
+		if image.Annotations == nil {
+			image.Annotations = map[string]string{}
+		}
+		image.Annotations[name] = value
+	}
+}

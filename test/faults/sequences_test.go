@@ -1,0 +1,201 @@
+package faults
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/utils/ptr"
+
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+)
+
+const (
+	sequences     = 60
+	stepsOfEach   = 25
+	faultsPerMill = 60 // of a thousand calls
+)
+
+// TestSequences has users do anything that the API lets them, in any order, while calls go wrong at random. What is done
+// and which call goes wrong follows from the seed alone: `make faults SEED=n` repeats it.
+func TestSequences(t *testing.T) {
+	if *onlyPlan != "" {
+		t.Skip("-plan is for TestPlans")
+	}
+	for n := uint64(1); n <= sequences; n++ {
+		if *seed != 0 && n != *seed {
+			continue
+		}
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			runSequence(t, n)
+		})
+	}
+	if *seed > sequences {
+		t.Run(fmt.Sprint(*seed), func(t *testing.T) { runSequence(t, *seed) })
+	}
+}
+
+// randomFaults chooses faults by a seed: the same call gets the same one whatever happens beside it.
+type randomFaults struct {
+	seed    uint64
+	perMill int
+	over    atomic.Bool
+}
+
+func (r *randomFaults) choose(what string, n int) (fault, bool) {
+	if r.over.Load() || isStart(what) {
+		return fault{}, false
+	}
+	hash := fnv.New64a()
+	_, _ = fmt.Fprint(hash, r.seed, what, n)
+	rng := rand.New(rand.NewPCG(r.seed, hash.Sum64())) // #nosec G404: it has to repeat itself
+	if rng.IntN(1000) >= r.perMill {
+		return fault{}, false
+	}
+	before, after := answersOf(what)
+	f := fault{what: what, n: n, way: []way{refused, refused, lost, lost, hung, diesBefore, diesAfter}[rng.IntN(7)]}
+	switch {
+	case f.way == refused || f.way == lost && len(after) == 0:
+		f.way, f.answer = refused, before[rng.IntN(len(before))]
+	case f.way == lost:
+		f.answer = after[rng.IntN(len(after))]
+	}
+	return f, true
+}
+
+type sequence struct {
+	*world
+	rng    *rand.Rand
+	images int
+}
+
+func runSequence(t *testing.T, number uint64) {
+	faults := &randomFaults{seed: number, perMill: faultsPerMill}
+	s := &sequence{rng: rand.New(rand.NewPCG(number, 0))} // #nosec G404: it has to repeat itself
+	views := []lens{{}, {}, {frozen, 1 + s.rng.IntN(8)}, {coalesced, 1 + s.rng.IntN(8)}, {oldList, 1 + s.rng.IntN(6)}}
+	s.world = newWorld(t, nil, &wire{choose: faults.choose}, views[s.rng.IntN(len(views))])
+	s.startOperators(1 + s.rng.IntN(2))
+	s.putSecret("key", "key-two", "secret-two")
+	for range stepsOfEach {
+		s.step()
+		time.Sleep(time.Duration(s.rng.IntN(250)) * time.Millisecond)
+	}
+	faults.over.Store(true)
+	s.finish()
+	s.settle("")
+	s.checkEnd()
+	s.report(*seed != 0)
+}
+
+// step is one thing that a user or the cloud does.
+func (s *sequence) step() {
+	name := string(rune('a' + s.rng.IntN(4)))
+	image := s.get(name)
+	switch n := s.rng.IntN(20); {
+	case image == nil && n < 16:
+		s.add(name)
+	case image == nil:
+		s.changeImage()
+	case n < 6:
+		if image.DeletionTimestamp == nil {
+			s.delete(name)
+		}
+	case n < 8:
+		s.edit(name, "retain", retain)
+	case n < 10:
+		s.edit(name, "delete with the image", func(i *v1alpha1.CustomImage) { i.Spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete })
+	case n == 10:
+		s.edit(name, "force", func(i *v1alpha1.CustomImage) { i.Spec.Force = ptr.To(!ptr.Deref(i.Spec.Force, false)) })
+	case n == 11:
+		s.edit(name, "protect", annotate(v1alpha1.AnnotationProtected, "true"))
+	case n == 12:
+		s.edit(name, "unprotect", annotate(v1alpha1.AnnotationProtected, "false"))
+	case n == 13:
+		s.edit(name, "retry", annotate(v1alpha1.AnnotationRetryAt, fmt.Sprint(s.rng.IntN(1000))))
+	case n == 14:
+		s.edit(name, "another image", func(i *v1alpha1.CustomImage) { i.Spec.ImageID = s.anyImage() })
+	case n == 15:
+		s.edit(name, "release", annotate(v1alpha1.AnnotationRelease, s.anyImage()))
+	case n == 16:
+		s.putSecret("key", "key-of-other", "secret-of-other")
+	case n == 17:
+		s.putSecret("key", "key-two", "secret-two")
+	default:
+		s.changeImage()
+	}
+}
+
+// add makes an object, for an image of its own, for one that another object has too, or for none.
+func (s *sequence) add(name string) {
+	id := s.anyImage()
+	if s.rng.IntN(3) > 0 {
+		s.images++
+		id = fmt.Sprintf("m-%d", s.images)
+		if s.rng.IntN(8) > 0 {
+			s.putImage(id, s.obstacle())
+		}
+	}
+	s.create(name, id, func(image *v1alpha1.CustomImage) {
+		if s.rng.IntN(4) == 0 {
+			retain(image)
+		}
+		if s.rng.IntN(3) == 0 {
+			withSecret(image)
+		}
+	})
+}
+
+func (s *sequence) anyImage() string { return fmt.Sprintf("m-%d", 1+s.rng.IntN(max(s.images, 1))) }
+
+func (s *sequence) obstacle() func(*ecssim.Image) {
+	n := s.rng.IntN(8)
+	return func(image *ecssim.Image) {
+		image.UsedBy, image.SharedWith, image.Copying = nil, nil, 0
+		switch n {
+		case 0:
+			image.UsedBy = []string{"i-1"}
+		case 1:
+			image.SharedWith = []string{otherOwner}
+		case 2:
+			image.Copying = ecssim.Duration(time.Second)
+		}
+	}
+}
+
+// changeImage changes what is in the way of an image, if it is still there.
+func (s *sequence) changeImage() { s.alter(s.anyImage(), s.obstacle()) }
+
+// finish takes all obstacles away, has users delete every object, and waits until all are gone.
+func (s *sequence) finish() {
+	s.putSecret("key", "key-two", "secret-two")
+	for n := range s.images {
+		s.alter(fmt.Sprintf("m-%d", n+1), func(image *ecssim.Image) {
+			image.UsedBy, image.SharedWith, image.Copying = nil, nil, 0
+		})
+	}
+	names := []string{"a", "b", "c", "d"}
+	for _, name := range names {
+		image := s.get(name)
+		if image == nil {
+			continue
+		}
+		s.edit(name, "what can be undone", func(i *v1alpha1.CustomImage) {
+			if seen := i.Status.Image; seen != nil {
+				i.Spec.ImageID = seen.ImageID
+			}
+			delete(i.Annotations, v1alpha1.AnnotationProtected)
+			delete(i.Annotations, v1alpha1.AnnotationRelease)
+		})
+		if image.DeletionTimestamp == nil {
+			s.delete(name)
+		}
+	}
+	for _, name := range names {
+		s.await(name, "gone")
+	}
+}
