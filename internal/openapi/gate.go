@@ -79,9 +79,11 @@ func (g *gate) waiting() int {
 
 // allowance is what is known of one quota. Quotas are counted over windows of a fixed length.
 type allowance struct {
-	limit  int            // calls in a window; 0 if not known
-	length time.Duration  // of a window; 0 if not known
-	cause  *failure.Error // the last refusal
+	limit   int            // calls in a window; 0 if not known
+	isGuess bool           // the limit is how many were answered before a refusal, which others may have caused
+	calm    int            // windows in a row in which a guessed limit was used up, and nothing was refused
+	length  time.Duration  // of a window; 0 if not known
+	cause   *failure.Error // the last refusal
 
 	window      int       // the number of the current window
 	began, ends time.Time // zero if not known
@@ -97,6 +99,9 @@ type allowance struct {
 	promised map[int]int    // by window, how many turns
 	last     int            // the last window with a turn
 }
+
+// calmWindows is after how many windows without a refusal a guessed limit is tried to be more.
+const calmWindows = 3
 
 // retryUnknown is how long to wait when nobody knows how long.
 const retryUnknown = time.Second
@@ -188,6 +193,11 @@ func (a *allowance) capacity() int { return max(a.limit-a.others, 1) }
 
 // enter begins a window. Turns in earlier ones that nobody came for have lapsed.
 func (a *allowance) enter(window int, began time.Time) {
+	if a.isGuess && !a.closed && a.answered >= a.limit {
+		if a.calm++; a.calm == calmWindows {
+			a.limit, a.calm = a.limit+1, 0
+		}
+	}
 	switch {
 	case a.remain >= 0:
 		a.others = max(a.limit-a.remain-a.answered, 0)
@@ -207,7 +217,7 @@ func (a *allowance) learn(sent, received time.Time, limits rateLimit, refusal *f
 		a.cause, limits.left = refusal, refusal.Wait
 	}
 	if limits.limit > 0 {
-		a.limit = limits.limit
+		a.limit, a.isGuess = limits.limit, false
 	}
 	if limits.left > 0 && !a.isOfThisWindow(sent, received, limits.left) {
 		return
@@ -216,8 +226,10 @@ func (a *allowance) learn(sent, received time.Time, limits rateLimit, refusal *f
 	case refusal != nil:
 		a.closed, a.remain = true, 0
 		if limits.limit == 0 {
-			a.limit = max(a.answered, 1)
+			a.limit, a.isGuess, a.calm = max(a.answered, 1), true, 0
 		}
+	case a.isGuess && a.ends.IsZero() && !sent.Before(a.probed) && a.spent >= a.capacity():
+		a.limit = a.spent + a.others + 1 // the probe was answered: there are more than were known
 	case limits.left > 0:
 		if a.remain < 0 || limits.remain < a.remain {
 			a.remain = limits.remain

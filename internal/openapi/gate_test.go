@@ -163,3 +163,31 @@ func TestGate_countsNoCallThatWasNotSent(t *testing.T) {
 	}
 	g.Expect(open).To(Equal(19))
 }
+
+// A quota that others use has the first call refused, and no header says how many there are. Attempts that make two calls
+// get both nevertheless, and not only the first time.
+func TestGate_forgetsAGuess(t *testing.T) {
+	g := NewWithT(t)
+	now := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
+	gate, q := &gate{}, quota{"account", "cn-hangzhou", "ecs", "DescribeImages"}
+	g.Expect(gate.take(q, "a", false, now)).To(BeNil())
+	gate.learn(q, now, now, rateLimit{}, &failure.Error{Code: "Throttling", Wait: 300 * time.Millisecond})
+	whole := 0
+	for end := now.Add(20 * time.Second); now.Before(end); {
+		answered := 0
+		for range 2 {
+			if refusal := gate.take(q, "a", false, now); refusal != nil {
+				now = now.Add(refusal.Wait)
+				break
+			}
+			answered++
+			gate.learn(q, now, now.Add(time.Millisecond), rateLimit{}, nil)
+			now = now.Add(2 * time.Millisecond)
+		}
+		if answered == 2 {
+			whole++
+			now = now.Add(time.Second)
+		}
+	}
+	g.Expect(whole).To(BeNumerically(">", 5))
+}

@@ -138,9 +138,9 @@ func rateLimitOf(header http.Header) rateLimit {
 	return rateLimit{limit, remain, milliseconds(left)}
 }
 
-// milliseconds is a time from a header, up to longestWait.
+// milliseconds is a time from a header, from 0 to longestWait.
 func milliseconds(n int) time.Duration {
-	return time.Duration(min(n, int(longestWait.Milliseconds()))) * time.Millisecond
+	return time.Duration(min(max(n, 0), int(longestWait.Milliseconds()))) * time.Millisecond
 }
 
 // longestWait bounds the wait that a header asks for: the longest quotas are counted by the hour.

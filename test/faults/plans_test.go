@@ -143,54 +143,89 @@ func isRead(what string) bool {
 	return !isECS(what) && !strings.HasPrefix(what, "patch-") && !strings.HasPrefix(what, "create-")
 }
 
-// most is how many calls of a kind get faults in one scenario: later ones are repetitions.
-const most = 4
-
-// thorough are the scenarios in which every call goes wrong in every way. In the others each call goes wrong in every way
-// that can make a difference there, with one of the answers in turn: what an answer means does not depend on the scenario.
-var thorough = []string{"plain", "in-use", "retain-while-blocked"}
-
-// plansOf makes the plans of a scenario.
+// plansOf makes the plans of a scenario from its calls.
 func plansOf(s scenario, r reference) []plan {
 	var plans []plan
 	add := func(class, name string, p plan) {
 		p.class, p.name, p.scenario = class, s.name+"/"+name, s
 		plans = append(plans, p)
 	}
-	isThorough := slices.Contains(thorough, s.name)
 	for _, what := range r.order {
-		if isStart(what) && s.name != "plain" {
-			continue // the start is the same everywhere
-		}
-		for n := 1; n <= min(r.counts[what], most); n++ {
-			for _, f := range faultsOf(what, n, isThorough) {
+		for n := 1; n <= min(r.counts[what], s.depth.calls(what)); n++ {
+			for _, f := range s.depth.faults(what, n) {
 				add(string(f.way), f.String(), plan{fault: f})
 			}
 			death := fault{what: what, n: n, way: diesAfter}
-			if isRead(what) {
+			if isRead(what) || what == "GetCallerIdentity" || what == "create-events" {
 				continue
 			}
-			for _, after := range distinct(1, r.events/2, r.events-1) {
+			for _, after := range distinct(1, r.events-1) {
 				add("old list after a death", fmt.Sprintf("%s/old-list.%d", death, after), plan{fault: death, lens: lens{oldList, after}})
 			}
-			if s.alone {
-				continue
+			if !s.alone && what == "DeleteImage" {
+				add("two operators", "two-operators/"+death.String(), plan{fault: death, operators: 2})
 			}
-			add("two operators", "two-operators/"+death.String(), plan{fault: death, operators: 2})
 		}
 	}
-	for after := 1; after <= min(r.events, 8); after++ {
+	for after := 1; after <= min(r.events, s.depth.events()); after++ {
 		for _, kind := range []string{frozen, coalesced, expired} {
 			add(kind+" cache", fmt.Sprintf("%s.%d", kind, after), plan{lens: lens{kind, after}})
-			if !s.alone && kind != expired {
-				add("two operators", fmt.Sprintf("two-operators/%s.%d", kind, after), plan{lens: lens{kind, after}, operators: 2})
-			}
+		}
+		if !s.alone {
+			add("two operators", fmt.Sprintf("two-operators/frozen.%d", after), plan{lens: lens{frozen, after}, operators: 2})
 		}
 	}
 	if !s.alone {
 		add("two operators", "two-operators", plan{operators: 2})
 	}
 	return plans
+}
+
+// calls is how many calls of a kind go wrong: later ones are repetitions.
+func (d depth) calls(what string) int {
+	switch {
+	case d == thorough:
+		return 3
+	case isRead(what), what == "create-events", what == "GetCallerIdentity":
+		return 0
+	case d == brief && what == "DescribeImages":
+		return 0
+	case d == brief:
+		return 1
+	}
+	return 2
+}
+
+// events is after how many events a view may be old.
+func (d depth) events() int {
+	if d == brief {
+		return 0
+	}
+	return 8
+}
+
+// faults are the ways in which one call goes wrong.
+func (d depth) faults(what string, n int) (faults []fault) {
+	before, after := answersOf(what)
+	turn := fnv.New32a()
+	_, _ = fmt.Fprint(turn, what, n)
+	one := func(answers []string) []string {
+		if d == thorough || len(answers) == 0 {
+			return answers
+		}
+		return answers[int(turn.Sum32())%len(answers):][:1]
+	}
+	for _, answer := range one(before) {
+		faults = append(faults, fault{what, n, refused, answer})
+	}
+	for _, answer := range one(after) {
+		faults = append(faults, fault{what, n, lost, answer})
+	}
+	faults = append(faults, fault{what: what, n: n, way: diesAfter}, fault{what: what, n: n, way: hung})
+	if d == thorough {
+		faults = append(faults, fault{what: what, n: n, way: diesBefore})
+	}
+	return faults
 }
 
 func distinct(numbers ...int) []int {
@@ -202,29 +237,6 @@ func distinct(numbers ...int) []int {
 // isStart reports whether a kind of call belongs to the start of the operator.
 func isStart(what string) bool {
 	return what == "discovery" || strings.HasPrefix(what, "watch-") || strings.HasPrefix(what, "list-") && what != "list-customimages"
-}
-
-func faultsOf(what string, n int, isThorough bool) (faults []fault) {
-	before, after := answersOf(what)
-	turn := fnv.New32a()
-	_, _ = fmt.Fprint(turn, what, n)
-	one := func(answers []string) []string {
-		if isThorough || len(answers) == 0 {
-			return answers
-		}
-		return answers[int(turn.Sum32())%len(answers):][:1]
-	}
-	for _, answer := range one(before) {
-		faults = append(faults, fault{what, n, refused, answer})
-	}
-	for _, answer := range one(after) {
-		faults = append(faults, fault{what, n, lost, answer})
-	}
-	faults = append(faults, fault{what: what, n: n, way: diesAfter})
-	if !isRead(what) || isThorough {
-		faults = append(faults, fault{what: what, n: n, way: hung}, fault{what: what, n: n, way: diesBefore})
-	}
-	return faults
 }
 
 // summary is the table of all plans by class.
