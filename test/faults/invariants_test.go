@@ -23,16 +23,18 @@ import (
 type users struct {
 	mu       sync.Mutex
 	step     int
+	waiting  int // users who wait for operators to act
 	intents  map[types.UID]*intent
-	images   map[string]string // of the object of a name
-	ended    int               // the step in which the namespace was deleted
+	images   map[string]string             // of the object of a name
+	objects  map[string]map[types.UID]bool // that ever were for an image
+	ended    int                           // the step in which the namespace was deleted
 	readings map[reading]time.Time
 }
 
-// intent is what a user wants of an object, by the steps in which that was said; 0 for never.
+// intent is what a user wants of an object, and since when: zero for never.
 type intent struct {
-	deleted, kept int
-	keptAt        time.Time
+	deleted             int
+	deletedAt, keptFrom time.Time
 }
 
 // reading is an operator that has read an object, and has not acted on it yet.
@@ -45,7 +47,8 @@ type reading struct {
 const readingLasts = time.Second
 
 func newUsers() *users {
-	return &users{intents: map[types.UID]*intent{}, images: map[string]string{}, readings: map[reading]time.Time{}}
+	return &users{intents: map[types.UID]*intent{}, images: map[string]string{}, objects: map[string]map[types.UID]bool{},
+		readings: map[reading]time.Time{}}
 }
 
 // change makes a change of an object, which it leaves as it is afterwards.
@@ -57,19 +60,23 @@ func (u *users) change(image *v1alpha1.CustomImage, do func() error) error {
 	}
 	u.step++
 	u.images[image.Name] = image.Spec.ImageID
+	if u.objects[image.Spec.ImageID] == nil {
+		u.objects[image.Spec.ImageID] = map[types.UID]bool{}
+	}
+	u.objects[image.Spec.ImageID][image.UID] = true
 	i := u.intents[image.UID]
 	if i == nil {
 		i = &intent{}
 		u.intents[image.UID] = i
 	}
 	if image.DeletionTimestamp != nil && i.deleted == 0 {
-		i.deleted = u.step
+		i.deleted, i.deletedAt = u.step, time.Now()
 	}
 	switch {
 	case !keeps(image):
-		i.kept = 0
-	case i.kept == 0:
-		i.kept, i.keptAt = u.step, time.Now()
+		i.keptFrom = time.Time{}
+	case i.keptFrom.IsZero():
+		i.keptFrom = time.Now()
 	}
 	return nil
 }
@@ -82,8 +89,11 @@ func (u *users) endNamespace(do func() error) error {
 	return do()
 }
 
-// lock waits for a time in which no operator is about to act.
+// lock waits for a time in which no operator is about to act. Operators begin nothing new meanwhile.
 func (u *users) lock() {
+	u.mu.Lock()
+	u.waiting++
+	u.mu.Unlock()
 	for ; ; time.Sleep(2 * time.Millisecond) {
 		u.mu.Lock()
 		acting := false
@@ -91,6 +101,7 @@ func (u *users) lock() {
 			acting = acting || time.Since(since) < readingLasts
 		}
 		if !acting {
+			u.waiting--
 			return
 		}
 		u.mu.Unlock()
@@ -112,11 +123,19 @@ func (u *users) readBy(o *operatorProcess, c kubeCall) func() {
 			delete(u.readings, of)
 		}
 	}
-	if c.Verb != "get" {
-		return note
+	if c.Verb == "get" {
+		for u.isWaitedFor() {
+			time.Sleep(2 * time.Millisecond)
+		}
+		note()
 	}
-	note()
 	return note
+}
+
+func (u *users) isWaitedFor() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.waiting > 0
 }
 
 func (u *users) release(o *operatorProcess, imageID string) {
@@ -146,6 +165,13 @@ func (u *users) intentOf(image *v1alpha1.CustomImage) (of intent, ended int) {
 		of = *i
 	}
 	return of, u.ended
+}
+
+// looksFor reports whether a look at an image can only be for the one object.
+func (u *users) looksFor(image *v1alpha1.CustomImage) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.objects[image.Spec.ImageID]) == 1
 }
 
 func keeps(image *v1alpha1.CustomImage) bool { return retains(image) || isProtected(image) }
@@ -237,7 +263,7 @@ func (w *world) whyNotDeleted(o *operatorProcess, c ecsCall, n int, objects []v1
 		return "it is protected"
 	case isReleased(image):
 		return "it is released"
-	case looked && !shown:
+	case looked && !shown && w.users.looksFor(image):
 		return "the last look did not show the image"
 	case seen == nil:
 		return "it has not seen the image"
@@ -259,13 +285,29 @@ func (w *world) whyNotDeleted(o *operatorProcess, c ecsCall, n int, objects []v1
 		theirs, _ := w.users.intentOf(rival)
 		switch {
 		case other == n || rival.DeletionTimestamp != nil:
-		case theirs.kept > 0 && (theirs.kept < mine.deleted || time.Since(theirs.keptAt) > knownAfter):
+		case w.keepsSince(rival, theirs, mine.deletedAt):
 			return rival.Name + " keeps the image"
 		case rival.Status.Image != nil && rival.CreationTimestamp.Before(&image.CreationTimestamp):
 			return rival.Name + " owns the image"
 		}
 	}
 	return ""
+}
+
+// keepsSince reports whether an object has kept an image that it has seen since before a time, or for so long that everybody
+// knows.
+func (w *world) keepsSince(image *v1alpha1.CustomImage, theirs intent, before time.Time) bool {
+	w.mu.Lock()
+	seen, ok := w.sightings[image.UID]
+	w.mu.Unlock()
+	if !ok || theirs.keptFrom.IsZero() {
+		return false
+	}
+	since := theirs.keptFrom
+	if seen.After(since) {
+		since = seen
+	}
+	return since.Before(before) || time.Since(since) > knownAfter
 }
 
 // knownAfter is how long after its change another object is respected for certain, whatever the order of the changes was.
@@ -398,6 +440,9 @@ func (w *world) checkFinalizers(o *operatorProcess, name string, p patch) {
 // checkEnd checks what has to hold when a plan is over.
 func (w *world) checkEnd() {
 	counts, faults := map[string]int{}, w.wire.faults()
+	if w.child != nil {
+		faults = 1 // which the child counts
+	}
 	for _, call := range w.sim.Calls() {
 		if call.Action == "DeleteImage" && (call.Code == "" || call.Code == "InvalidImageId.NotFound") {
 			counts[call.ImageID]++

@@ -153,6 +153,7 @@ var scenarios = []scenario{
 	}},
 	{name: "veto", play: func(w *world) {
 		w.seen("a", "m-a")
+		time.Sleep(1100 * time.Millisecond)
 		w.create("keeper", "m-a", retain)
 		w.await("keeper", v1alpha1.ReasonConflict)
 		w.delete("a")

@@ -106,21 +106,21 @@ func (s *sequence) step() {
 			s.delete(name)
 		}
 	case n < 8:
-		s.edit(name, "retain", retain)
+		s.editIfThere(name, "retain", retain)
 	case n < 10:
-		s.edit(name, "delete with the image", func(i *v1alpha1.CustomImage) { i.Spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete })
+		s.editIfThere(name, "delete with the image", func(i *v1alpha1.CustomImage) { i.Spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete })
 	case n == 10:
-		s.edit(name, "force", func(i *v1alpha1.CustomImage) { i.Spec.Force = ptr.To(!ptr.Deref(i.Spec.Force, false)) })
+		s.editIfThere(name, "force", func(i *v1alpha1.CustomImage) { i.Spec.Force = ptr.To(!ptr.Deref(i.Spec.Force, false)) })
 	case n == 11:
-		s.edit(name, "protect", annotate(v1alpha1.AnnotationProtected, "true"))
+		s.editIfThere(name, "protect", annotate(v1alpha1.AnnotationProtected, "true"))
 	case n == 12:
-		s.edit(name, "unprotect", annotate(v1alpha1.AnnotationProtected, "false"))
+		s.editIfThere(name, "unprotect", annotate(v1alpha1.AnnotationProtected, "false"))
 	case n == 13:
-		s.edit(name, "retry", annotate(v1alpha1.AnnotationRetryAt, fmt.Sprint(s.rng.IntN(1000))))
+		s.editIfThere(name, "retry", annotate(v1alpha1.AnnotationRetryAt, fmt.Sprint(s.rng.IntN(1000))))
 	case n == 14:
-		s.edit(name, "another image", func(i *v1alpha1.CustomImage) { i.Spec.ImageID = s.anyImage() })
+		s.editIfThere(name, "another image", func(i *v1alpha1.CustomImage) { i.Spec.ImageID = s.anyImage() })
 	case n == 15:
-		s.edit(name, "release", annotate(v1alpha1.AnnotationRelease, s.anyImage()))
+		s.editIfThere(name, "release", annotate(v1alpha1.AnnotationRelease, s.anyImage()))
 	case n == 16:
 		s.putSecret("key", "key-of-other", "secret-of-other")
 	case n == 17:
@@ -184,14 +184,14 @@ func (s *sequence) finish() {
 		if image == nil {
 			continue
 		}
-		s.edit(name, "what can be undone", func(i *v1alpha1.CustomImage) {
+		s.editIfThere(name, "what can be undone", func(i *v1alpha1.CustomImage) {
 			if seen := i.Status.Image; seen != nil {
 				i.Spec.ImageID = seen.ImageID
 			}
 			delete(i.Annotations, v1alpha1.AnnotationProtected)
 			delete(i.Annotations, v1alpha1.AnnotationRelease)
 		})
-		if image.DeletionTimestamp == nil {
+		if image.DeletionTimestamp == nil { // nobody else deletes
 			s.delete(name)
 		}
 	}

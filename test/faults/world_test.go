@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -56,14 +57,15 @@ type world struct {
 	hungRegion string
 	latest     map[string]v1alpha1.CustomImage // the objects, by name
 	history    []snapshot
-	finalized  map[string]bool // images for which an object had the finalizer
+	finalized  map[string]bool         // images for which an object had the finalizer
+	sightings  map[types.UID]time.Time // when an object was first seen to have seen its image
 }
 
 // newWorld makes a world without an operator.
 func newWorld(t *testing.T, change func(*ecssim.Scenario), wires *wire, view lens) *world {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &world{t: t, ctx: ctx, wire: wires, lens: view, began: time.Now(), users: newUsers(), finalized: map[string]bool{},
+	w := &world{t: t, ctx: ctx, wire: wires, lens: view, began: time.Now(), users: newUsers(), finalized: map[string]bool{}, sightings: map[types.UID]time.Time{},
 		operatorsAtOnce: 1}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "faults-"}}
 	if err := admin.Create(ctx, namespace); err != nil {
@@ -183,14 +185,22 @@ func (w *world) create(name, imageID string, change ...func(*v1alpha1.CustomImag
 
 func (w *world) edit(name, what string, change func(*v1alpha1.CustomImage)) {
 	w.t.Helper()
+	if !w.editIfThere(name, what, change) {
+		w.t.Errorf("%s: there is no object %s", what, name)
+	}
+}
+
+// editIfThere changes an object that may end at any moment.
+func (w *world) editIfThere(name, what string, change func(*v1alpha1.CustomImage)) bool {
+	w.t.Helper()
 	image := w.get(name)
 	if image == nil {
-		w.t.Errorf("%s: there is no object %s", what, name)
-		return
+		return false
 	}
 	before := image.DeepCopy()
 	change(image)
 	w.do(what+" of "+name, image, func() error { return admin.Patch(w.ctx, image, client.MergeFrom(before)) })
+	return true
 }
 
 func (w *world) delete(name string) {

@@ -9,11 +9,14 @@ import (
 // observe is the flow for a live object: make sure of the finalizer, then find out what ECS shows. Nothing in it can
 // change the image.
 func (r *Reconciler) observe(ctx context.Context, a *attempt) (decision.Verdict, error) {
-	err := r.status.addFinalizer(ctx, a.facts.Image)
-	if err == nil {
-		a.facts, err = r.gatherer.cached(ctx, a.facts.Image)
-	}
+	exists, err := r.status.addFinalizer(ctx, a.facts.Image)
 	if err != nil {
+		return nil, err
+	}
+	if !exists {
+		return decision.Nothing{}, nil
+	}
+	if a.facts, err = r.gatherer.cached(ctx, a.facts.Image); err != nil {
 		return nil, err
 	}
 	return a.decide(ctx)

@@ -39,17 +39,17 @@ type writer struct {
 	ends func(uid types.UID, sent time.Time) (result func(succeeded bool))
 }
 
-// addFinalizer adds the finalizer to a live object that lacks it.
-func (w *writer) addFinalizer(ctx context.Context, image *v1alpha1.CustomImage) error {
+// addFinalizer adds the finalizer to a live object that lacks it, and reports whether the object is still there.
+func (w *writer) addFinalizer(ctx context.Context, image *v1alpha1.CustomImage) (exists bool, err error) {
 	before := image.DeepCopy()
 	if !controllerutil.AddFinalizer(image, v1alpha1.Finalizer) {
-		return nil
+		return true, nil
 	}
-	err := w.send(image, func() error { return w.client.Patch(ctx, image, locked(before)) })
+	err = w.send(image, func() error { return w.client.Patch(ctx, image, locked(before)) })
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("add the finalizer: %w", err)
+		return true, fmt.Errorf("add the finalizer: %w", err)
 	}
-	return nil
+	return err == nil, nil
 }
 
 // release removes the finalizer, and announces how the object ended. The patch fails if another client changed the object
