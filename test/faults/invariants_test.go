@@ -174,6 +174,10 @@ func (u *users) looksFor(image *v1alpha1.CustomImage) bool {
 	return len(u.objects[image.Spec.ImageID]) == 1
 }
 
+func hasSeen(image *v1alpha1.CustomImage, imageID string) bool {
+	return image.Status.Image != nil && image.Status.Image.ImageID == imageID
+}
+
 func keeps(image *v1alpha1.CustomImage) bool { return retains(image) || isProtected(image) }
 
 func retains(image *v1alpha1.CustomImage) bool {
@@ -287,7 +291,7 @@ func (w *world) whyNotDeleted(o *operatorProcess, c ecsCall, n int, objects []v1
 		case other == n || rival.DeletionTimestamp != nil:
 		case w.keepsSince(rival, theirs, mine.deletedAt):
 			return rival.Name + " keeps the image"
-		case rival.Status.Image != nil && rival.CreationTimestamp.Before(&image.CreationTimestamp):
+		case hasSeen(rival, c.imageID) && rival.CreationTimestamp.Before(&image.CreationTimestamp):
 			return rival.Name + " owns the image"
 		}
 	}
@@ -300,7 +304,7 @@ func (w *world) keepsSince(image *v1alpha1.CustomImage, theirs intent, before ti
 	w.mu.Lock()
 	seen, ok := w.sightings[image.UID]
 	w.mu.Unlock()
-	if !ok || theirs.keptFrom.IsZero() {
+	if !ok || theirs.keptFrom.IsZero() || !hasSeen(image, image.Spec.ImageID) {
 		return false
 	}
 	since := theirs.keptFrom
@@ -430,7 +434,7 @@ func (w *world) checkFinalizers(o *operatorProcess, name string, p patch) {
 		w.violatedf("operator %d: removes its finalizer from %s, which is not deleted", o.number, name)
 	case !exists, retains(image), isReleased(image), ended > 0, image.Status.OwnedBy.Name != "":
 	case slices.ContainsFunc(w.objectsFor(image.Spec.ImageID), func(other v1alpha1.CustomImage) bool {
-		return other.UID != image.UID && other.Status.Image != nil
+		return other.UID != image.UID && hasSeen(&other, image.Spec.ImageID)
 	}):
 	default:
 		w.violatedf("operator %d: removes its finalizer from %s, and the image is still there", o.number, name)

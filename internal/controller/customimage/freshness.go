@@ -228,10 +228,11 @@ func (p *proofs) read(
 			return nil, err
 		}
 		upTo := p.see(image.ResourceVersion)
-		if shared.result, err = metadata(ctx, p.live, of); err != nil {
-			return nil, err
+		result, err := metadata(ctx, p.live, of)
+		if err != nil {
+			return nil, err // what was read before still counts, for those that it is new enough for
 		}
-		shared.upTo, shared.ended = upTo, p.clock.Now()
+		shared.result, shared.upTo, shared.ended = result, upTo, p.clock.Now()
 	}
 	return shared.result, nil
 }

@@ -2,13 +2,16 @@ package customimage
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"testing"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
@@ -130,6 +133,31 @@ func TestProofs_endsOfObjectsProveHowNewTheCacheIs(t *testing.T) {
 }
 
 var _ = Describe("The facts for a deletion", func() {
+	It("does not take a read that failed for the end of the namespace", func(ctx SpecContext) {
+		w := newWorld(ctx, ecssim.Image{})
+		first, second, third := w.id, w.id+"b", w.id+"c"
+		for _, id := range []string{first, second, third} {
+			Expect(w.sim.PutImage(ecssim.Image{ImageID: id, RegionID: region})).To(Succeed())
+			w.create(id)
+		}
+		w.deleteUnseen(third)
+		w.delete(first) // what is read for it is new enough for the third too, but not for the second
+		w.deleteUnseen(second)
+		w.live.Get = func(
+			ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption,
+		) error {
+			if key.Name == w.namespace {
+				return apierrors.NewForbidden(schema.GroupResource{}, key.Name, errors.New("not now"))
+			}
+			return c.Get(ctx, key, o, opts...)
+		}
+		w.attempt(second)
+		w.live.Get = nil
+		w.attempt(third)
+		Expect(w.gone(third)).To(BeTrue())
+		Expect(w.exists(third)).To(BeFalse())
+	})
+
 	It("are one read of the object, and one of namespace and CRD for all objects that were deleted before", func(ctx SpecContext) {
 		w := newWorld(ctx)
 		var ids []string
