@@ -319,9 +319,21 @@ const knownAfter = 16 * time.Second
 
 var accountOfKey = map[string]string{keyID: account, "key-two": account, "key-of-other": otherOwner}
 
-// learn remembers what an operator was shown.
+// learn remembers what an operator was shown. That an image is not shown counts once a dry run was answered too: else the key
+// may be blind.
 func (w *world) learn(o *operatorProcess, c ecsCall, answer *httptest.ResponseRecorder) {
-	if c.action != "DescribeImages" || c.dryRun || answer.Code != http.StatusOK {
+	if c.action != "DescribeImages" {
+		return
+	}
+	if c.dryRun {
+		if codeOf(answer.Body.Bytes()) == "DryRunOperation" {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			o.lastLook[c.imageID] = false
+		}
+		return
+	}
+	if answer.Code != http.StatusOK {
 		return
 	}
 	var shown struct {
@@ -336,9 +348,6 @@ func (w *world) learn(o *operatorProcess, c ecsCall, answer *httptest.ResponseRe
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c.imageID != "" {
-		o.lastLook[c.imageID] = false
-	}
 	for _, image := range shown.Images.Image {
 		o.lastLook[image.ImageID] = true
 	}

@@ -169,9 +169,11 @@ func plansOf(s scenario, r reference) []plan {
 	}
 	for after := 1; after <= min(r.events, s.depth.events()); after++ {
 		for _, kind := range []string{frozen, coalesced, expired} {
-			add(kind+" cache", fmt.Sprintf("%s.%d", kind, after), plan{lens: lens{kind, after}})
+			if kind != expired || s.depth == thorough {
+				add(kind+" cache", fmt.Sprintf("%s.%d", kind, after), plan{lens: lens{kind, after}})
+			}
 		}
-		if !s.alone {
+		if !s.alone && after%2 == 1 {
 			add("two operators", fmt.Sprintf("two-operators/frozen.%d", after), plan{lens: lens{frozen, after}, operators: 2})
 		}
 	}

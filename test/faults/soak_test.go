@@ -91,9 +91,13 @@ func (s *soak) add(count int) {
 	_ = group.Wait() // create reports its errors
 }
 
-// turnOver deletes some objects, and makes as many new ones.
+// turnOver deletes some objects that the operator has seen, and makes as many new ones.
 func (s *soak) turnOver(count int) {
 	for n := range s.live {
+		// Without the admission policies an object has no finalizer before the operator has seen it.
+		if image := s.watched(nameOf(n)); image == nil || !hasFinalizer(image) {
+			continue
+		}
 		if count--; count < 0 {
 			break
 		}
@@ -107,14 +111,16 @@ func (s *soak) turnOver(count int) {
 // awaitEnd waits until there are exactly the objects and images that users want.
 func (s *soak) awaitEnd() {
 	var wrong []string
-	for end := time.Now().Add(6 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
-		if wrong = s.wrong(); len(wrong) == 0 {
+	for end := time.Now().Add(6 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Second) {
+		wrong = s.wrong()
+		s.t.Logf("%d are not yet as wanted: %.300q", len(wrong), wrong[:min(len(wrong), 5)])
+		if len(wrong) == 0 {
 			s.t.Logf("at the end: %d objects and images, %d deleted, %d operators, %d faults in %d calls of ECS",
 				len(s.live), s.deleted, len(s.allOperators()), s.wire.faults(), s.forget())
 			return
 		}
 	}
-	for _, text := range wrong[:min(len(wrong), 20)] {
+	for _, text := range wrong[:min(len(wrong), 5)] {
 		s.violatedf("%s", text)
 	}
 }
