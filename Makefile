@@ -55,7 +55,9 @@ lint: bin/golangci-lint ## Run the linters of .golangci.yml on every module with
 .PHONY: test
 test: ## Run all tests: unit tests, and envtest against a real kube-apiserver and etcd.
 	assets=$$(hack/controlplane.sh); \
-	for module in $(TEST_MODULES); do KUBEBUILDER_ASSETS=$$assets go -C $$module test -p 3 ./...; done
+	for module in $(TEST_MODULES); do \
+	  KUBEBUILDER_ASSETS=$$assets go -C $$module test -p 3 $$(go -C $$module list ./... | grep -v /test/faults); \
+	done
 
 # A package counts as envtest if its tests import that, by whatever way.
 .PHONY: test-race
@@ -65,6 +67,29 @@ test-race: ## Run what needs no control plane under the race detector (needs a C
 	    awk '$$1 ~ /\.test$$/ && !/controller-runtime\/pkg\/envtest/ {sub(/\.test$$/, "", $$1); print $$1}'); \
 	  [ -z "$$packages" ] || CGO_ENABLED=1 go -C $$module test -race $$packages; \
 	done
+
+# One plan with PLAN=name, one random sequence with SEED=number: these print all calls.
+.PHONY: faults
+faults: ## Let every call of the operator fail, hang, or be its last, and check the promises; 8 min.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C test/faults test -count=1 -timeout=30m -parallel=32 \
+	  $(if $(PLAN)$(SEED),-v) -run='TestPlans|TestKilled|TestSequences' $(if $(PLAN),-plan=$(PLAN)) $(if $(SEED),-seed=$(SEED))
+
+# One bug with MUTANT=name.
+.PHONY: mutants
+mutants: ## Put one bug after the other into a copy of the project, and see that a test catches it; 15 min.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C test/faults/mutants test -count=1 -timeout=60m -v \
+	  -run='TestMutants/^$(MUTANT)'
+
+.PHONY: soak
+soak: ## Delete and make objects for SOAK (30m), with 5 % of all calls failing, and the operator killed every 20 s.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C test/faults test -count=1 -timeout=0 -v \
+	  -run=TestSoak -soak=$(or $(SOAK),30m)
+
+.PHONY: fuzz
+fuzz: ## Fuzz what reads answers, scenarios and times, for FUZZTIME (1m) each; the corpus is in testdata/fuzz.
+	go test ./internal/openapi -run='^$$' -fuzz=FuzzDecode -fuzztime=$(or $(FUZZTIME),1m)
+	go test ./internal/ecssim -run='^$$' -fuzz=FuzzScenario -fuzztime=$(or $(FUZZTIME),1m)
+	go test ./internal/controller/customimage -run='^$$' -fuzz=FuzzBackoff -fuzztime=$(or $(FUZZTIME),1m)
 
 # Both write what they measure to bin/bench.
 .PHONY: bench

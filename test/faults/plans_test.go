@@ -32,8 +32,11 @@ type reference struct {
 
 // TestPlans records each scenario once, makes the plans from the calls in it, and runs them all.
 func TestPlans(t *testing.T) {
+	if *seed != 0 {
+		t.Skip("-seed is for TestSequences")
+	}
 	table := &summary{rows: map[string]*row{}}
-	t.Cleanup(func() { t.Log("\n" + table.String()) })
+	t.Cleanup(func() { fmt.Print("\n" + table.String() + "\n") })
 	for _, s := range scenarios {
 		if !wanted(s.name + "/") {
 			continue
