@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -35,7 +36,10 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
-		e := err.(*failure.Error)
+		var e *failure.Error
+		if !errors.As(err, &e) {
+			t.Fatal(err)
+		}
 		if e.Code == "" || e.Wait < 0 || e.Wait > longestWait {
 			t.Errorf("%#v", e)
 		}

@@ -219,23 +219,34 @@ func (a *allowance) learn(sent, received time.Time, limits rateLimit, refusal *f
 	if limits.limit > 0 {
 		a.limit, a.isGuess = limits.limit, false
 	}
+	if a.isMore(sent, refusal) {
+		a.limit = a.spent + a.others + 1
+	}
 	if limits.left > 0 && !a.isOfThisWindow(sent, received, limits.left) {
 		return
 	}
 	switch {
 	case refusal != nil:
 		a.closed, a.remain = true, 0
-		if limits.limit == 0 {
-			a.limit, a.isGuess, a.calm = max(a.answered, 1), true, 0
-		}
-	case a.isGuess && a.ends.IsZero() && !sent.Before(a.probed) && a.spent >= a.capacity():
-		a.limit = a.spent + a.others + 1 // the probe was answered: there are more than were known
+		a.guess(limits)
 	case limits.left > 0:
 		if a.remain < 0 || limits.remain < a.remain {
 			a.remain = limits.remain
 		}
 		a.spent = max(a.spent, limits.limit-limits.remain)
 	}
+}
+
+// guess takes the number of calls that were answered for the limit if nothing tells it.
+func (a *allowance) guess(told rateLimit) {
+	if told.limit == 0 {
+		a.limit, a.isGuess, a.calm = max(a.answered, 1), true, 0
+	}
+}
+
+// isMore reports whether an answer shows that there are more calls than was guessed: that of a probe.
+func (a *allowance) isMore(sent time.Time, refusal *failure.Error) bool {
+	return refusal == nil && a.isGuess && a.ends.IsZero() && !sent.Before(a.probed) && a.spent >= a.capacity()
 }
 
 // isOfThisWindow takes from an answer when the window ends in which it was given, and reports whether that is the current

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
@@ -39,7 +38,7 @@ func runChild(text string) error {
 	cluster.Impersonate.UserName, cluster.Impersonate.Groups = o.User, o.Groups
 	calls := &wire{}
 	cluster.Wrap(func(next http.RoundTripper) http.RoundTripper { return childTransport{o, calls, next} })
-	return runOperator(context.Background(), cluster, o.Cloud, cache.Options{}, logr.Discard())
+	return runOperator(context.Background(), cluster, o.Cloud, cache.Options{})
 }
 
 type childTransport struct {

@@ -408,7 +408,7 @@ func (w *world) checkPatch(o *operatorProcess, c kubeCall, body []byte) {
 	}
 	_, records := p.Status["deletionAcceptedTime"]
 	switch recordsOnly := records && len(p.Status) == 1; {
-	case p.Metadata.ResourceVersion == "" && !(recordsOnly && p.Metadata.UID != ""):
+	case p.Metadata.ResourceVersion == "" && (!recordsOnly || p.Metadata.UID == ""):
 		w.violatedf("operator %d: a patch is not locked: %s", o.number, body)
 	case c.Subresource == "status" && p.Metadata.Finalizers != nil, c.Subresource == "" && p.Status != nil:
 		w.violatedf("operator %d: a patch of %s: %s", o.number, c.what, body)

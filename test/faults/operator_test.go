@@ -78,7 +78,7 @@ func (w *world) startOperator() {
 		if w.child != nil {
 			err = w.startChild(ctx, o)
 		} else {
-			err = runOperator(ctx, cluster, o.cloud.URL, w.cacheOptions(o), w.logger(o))
+			err = runOperator(logr.NewContext(ctx, w.logger(o)), cluster, o.cloud.URL, w.cacheOptions(o))
 		}
 		if w.ctx.Err() == nil && !o.dead.Load() {
 			w.tracef("operator %d: ends: %v", o.number, err)
@@ -102,9 +102,9 @@ func (o *operatorProcess) die() {
 
 func (o *operatorProcess) isDead() bool { return o.dead.Load() }
 
-// runOperator is what main does, with short backoffs.
-func runOperator(ctx context.Context, cluster *rest.Config, cloud string, objects cache.Options, log logr.Logger) error {
-	mgr, err := newManager(cluster, objects, log)
+// runOperator is what main does, with short backoffs, and with the logger of the context.
+func runOperator(ctx context.Context, cluster *rest.Config, cloud string, objects cache.Options) error {
+	mgr, err := newManager(cluster, objects, logr.FromContextOrDiscard(ctx))
 	if err != nil {
 		return err
 	}

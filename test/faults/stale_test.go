@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"net/http"
@@ -111,10 +112,11 @@ func (v *viewer) startsOld() (snapshot, bool) {
 	return v.operator.world.old(v.lens.after)
 }
 
-func (v *viewer) List(options metav1.ListOptions) (runtime.Object, error) {
+// ListWithContext lists what the cache begins with.
+func (v *viewer) ListWithContext(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 	old, ok := v.startsOld()
 	if !ok {
-		return v.ListerWatcher.List(options)
+		return toolscache.ToListerWatcherWithContext(v.ListerWatcher).ListWithContext(ctx, options)
 	}
 	v.operator.world.tracef("operator %d: lists the objects as of %s", v.operator.number, old.resourceVersion)
 	list := &v1alpha1.CustomImageList{ListMeta: metav1.ListMeta{ResourceVersion: old.resourceVersion}}
@@ -124,7 +126,8 @@ func (v *viewer) List(options metav1.ListOptions) (runtime.Object, error) {
 	return list, nil
 }
 
-func (v *viewer) Watch(options metav1.ListOptions) (watch.Interface, error) {
+// WatchWithContext watches what happens after that.
+func (v *viewer) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	if v.lens.kind == oldList && v.operator.number > 1 {
 		if options.SendInitialEvents != nil {
 			return nil, errors.New("list instead")
@@ -137,7 +140,7 @@ func (v *viewer) Watch(options metav1.ListOptions) (watch.Interface, error) {
 			time.Sleep(staleFor)
 		}
 	}
-	events, err := v.ListerWatcher.Watch(options)
+	events, err := toolscache.ToListerWatcherWithContext(v.ListerWatcher).WatchWithContext(ctx, options)
 	if err != nil {
 		return nil, err
 	}

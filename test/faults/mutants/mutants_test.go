@@ -143,4 +143,3 @@ func startCluster(t *testing.T) string {
 	}
 	return file
 }
-
