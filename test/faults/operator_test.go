@@ -67,7 +67,10 @@ func (w *world) startOperator() {
 	o.stop = func() {
 		o.dead.Store(true)
 		cancel()
-		go o.cloud.CloseClientConnections() // a handler that calls this must not wait for itself
+		go func() { // a handler that calls this must not wait for itself
+			o.cloud.CloseClientConnections()
+			o.cloud.Close()
+		}()
 	}
 	cluster := rest.CopyConfig(operator)
 	cluster.Wrap(func(next http.RoundTripper) http.RoundTripper { return transport{o, next} })

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -54,22 +56,51 @@ type snapshot struct {
 	images          map[string]v1alpha1.CustomImage
 }
 
-// remember keeps the history of the world's objects.
+// remember follows the world's objects until the world ends.
 func (w *world) remember() {
-	images := &v1alpha1.CustomImageList{}
-	events, err := admin.Watch(w.ctx, images, client.InNamespace(w.namespace))
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	go func() {
-		for event := range events.ResultChan() {
-			image, ok := event.Object.(*v1alpha1.CustomImage)
-			if !ok {
-				continue
+		for w.ctx.Err() == nil {
+			if err := w.follow(); err != nil && w.ctx.Err() == nil {
+				w.tracef("the suite lists the objects again: %v", err)
+				time.Sleep(100 * time.Millisecond)
 			}
-			w.happened(image, event.Type == watch.Deleted)
 		}
 	}()
+}
+
+// follow lists the objects, and watches them until the API server ends that.
+func (w *world) follow() error {
+	list := &v1alpha1.CustomImageList{}
+	if err := admin.List(w.ctx, list, client.InNamespace(w.namespace)); err != nil {
+		return err
+	}
+	w.forgetMissing(list)
+	for i := range list.Items {
+		w.happened(&list.Items[i], false)
+	}
+	events, err := admin.Watch(w.ctx, list, client.InNamespace(w.namespace), &client.ListOptions{
+		Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion},
+	})
+	if err != nil {
+		return err
+	}
+	defer events.Stop()
+	for event := range events.ResultChan() {
+		image, ok := event.Object.(*v1alpha1.CustomImage)
+		if !ok {
+			return apierrors.FromObject(event.Object)
+		}
+		w.happened(image, event.Type == watch.Deleted)
+	}
+	return nil
+}
+
+func (w *world) forgetMissing(list *v1alpha1.CustomImageList) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.latest, func(name string, _ v1alpha1.CustomImage) bool {
+		return !slices.ContainsFunc(list.Items, func(image v1alpha1.CustomImage) bool { return image.Name == name })
+	})
 }
 
 func (w *world) happened(image *v1alpha1.CustomImage, ends bool) {

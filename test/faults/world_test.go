@@ -30,10 +30,6 @@ const (
 	otherOwner = "9876543210987654"
 )
 
-// patience is how long a user waits for the operator. The longest backoff of the suite is a second, but a call that fails
-// is repeated by the work queue after 1, 2 and 4 s.
-const patience = 60 * time.Second
-
 // world is a namespace, a cloud, and the operators between them.
 type world struct {
 	t         *testing.T
@@ -92,9 +88,6 @@ func newWorld(t *testing.T, change func(*ecssim.Scenario), wires *wire, view len
 			o.stop()
 		}
 		w.awaitOperators()
-		for _, o := range w.allOperators() {
-			o.cloud.Close()
-		}
 		w.sim.Close()
 		w.clear()
 	})
@@ -327,18 +320,19 @@ func reasonOf(image *v1alpha1.CustomImage) string {
 	return ""
 }
 
-// await waits until Ready has one of the reasons; "gone" stands for the end of the object. It returns the reason.
+// await waits until Ready has one of the reasons; "gone" stands for the end of the object. It returns the reason. The longest
+// backoff here is a second, but a call that fails is repeated by the work queue after 1, 2 and 4 s.
 func (w *world) await(name string, reasons ...string) string {
 	w.t.Helper()
 	last := ""
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(*patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if last = reasonOf(w.watched(name)); slices.Contains(reasons, last) {
 			w.tracef("user: %s is %s", name, last)
 			return last
 		}
 	}
 	w.tracef("user: %s is still %q", name, last)
-	w.violatedf("object %s is %q after %s, not %s", name, last, patience, strings.Join(reasons, " or "))
+	w.violatedf("object %s is %q after %s, not %s", name, last, *patience, strings.Join(reasons, " or "))
 	return last
 }
 
