@@ -11,11 +11,15 @@ import (
 	"sync"
 	"time"
 
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 )
 
 // users know what was asked of the operator, and in which order. They change an object only between two attempts of an
@@ -167,11 +171,11 @@ func (u *users) intentOf(image *v1alpha1.CustomImage) (of intent, ended int) {
 	return of, u.ended
 }
 
-// looksFor reports whether a look at an image can only be for the one object.
-func (u *users) looksFor(image *v1alpha1.CustomImage) bool {
+// count returns how many objects there ever were for an image. What an operator does about it can be for each of them.
+func (u *users) count(imageID string) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return len(u.objects[image.Spec.ImageID]) == 1
+	return len(u.objects[imageID])
 }
 
 func hasSeen(image *v1alpha1.CustomImage, imageID string) bool {
@@ -267,7 +271,7 @@ func (w *world) whyNotDeleted(o *operatorProcess, c ecsCall, n int, objects []v1
 		return "it is protected"
 	case isReleased(image):
 		return "it is released"
-	case looked && !shown && w.users.looksFor(image):
+	case looked && !shown && w.users.count(c.imageID) == 1:
 		return "the last look did not show the image"
 	case seen == nil:
 		return "it has not seen the image"
@@ -358,8 +362,9 @@ func (w *world) checkKube(o *operatorProcess, c kubeCall, body []byte) {
 	w.checkSecrets(c.what, body)
 	switch {
 	case slices.Contains([]string{"get", "list", "watch", ""}, c.Verb):
-	case c.what == "create-events", c.what == "patch-events", c.what == "update-events":
+	case c.what == "create-events":
 		w.checkEvent(body)
+	case c.what == "patch-events": // counts the repetitions of one
 	case c.what == "patch-customimages", c.what == "patch-customimages-status":
 		w.checkPatch(o, c, body)
 	default:
@@ -376,16 +381,30 @@ func (w *world) checkSecrets(where string, text []byte) {
 	}
 }
 
-// checkEvent: an event says that an image is deleted only if it is.
+// decoder reads JSON and protobuf: events are sent in the latter.
+var decoder = serializer.NewCodecFactory(clientgoscheme.Scheme).UniversalDeserializer()
+
+// checkEvent: an event says that an image is deleted only if it is, and that it is kept only if that is not too late.
 func (w *world) checkEvent(body []byte) {
-	var event struct {
-		Reason  string
-		Related struct{ Name string }
+	event := &eventsv1.Event{}
+	if _, _, err := decoder.Decode(body, nil, event); err != nil || event.Related == nil {
+		w.violatedf("the suite cannot read an event: %v: %q", err, body)
+		return
 	}
-	_ = json.Unmarshal(body, &event) // a patch of an event has neither
-	if _, exists := w.sim.Image(event.Related.Name); exists && event.Reason == v1alpha1.EventDeleted {
+	_, exists := w.sim.Image(event.Related.Name)
+	switch {
+	case exists && event.Reason == v1alpha1.EventDeleted:
 		w.violatedf("an event says that %s is deleted", event.Related.Name)
+	case slices.Contains([]string{v1alpha1.EventRetained, v1alpha1.EventReleased}, event.Reason) && w.isDeleted(event.Related.Name):
+		w.violatedf("an event says that %s is kept, whose deletion ECS accepted", event.Related.Name)
 	}
+}
+
+// isDeleted reports whether ECS accepted the deletion of an image that only one object was for.
+func (w *world) isDeleted(imageID string) bool {
+	return w.users.count(imageID) == 1 && slices.ContainsFunc(w.sim.Calls(), func(call ecssim.Call) bool {
+		return call.Action == "DeleteImage" && call.ImageID == imageID && call.Code == ""
+	})
 }
 
 // patch is what the operator may change of an object.
@@ -441,13 +460,18 @@ func (w *world) checkFinalizers(o *operatorProcess, name string, p patch) {
 	switch {
 	case image.DeletionTimestamp == nil:
 		w.violatedf("operator %d: removes its finalizer from %s, which is not deleted", o.number, name)
-	case !exists, retains(image), isReleased(image), ended > 0, image.Status.OwnedBy.Name != "":
+	case !exists, retains(image), w.isMissing(image), isReleased(image), ended > 0, image.Status.OwnedBy.Name != "":
 	case slices.ContainsFunc(w.objectsFor(image.Spec.ImageID), func(other v1alpha1.CustomImage) bool {
 		return other.UID != image.UID && hasSeen(&other, image.Spec.ImageID)
 	}):
 	default:
 		w.violatedf("operator %d: removes its finalizer from %s, and the image is still there", o.number, name)
 	}
+}
+
+// isMissing reports whether an object never saw its image, or lost sight of it, at two looks. It ends then without a call.
+func (w *world) isMissing(image *v1alpha1.CustomImage) bool {
+	return image.Status.MissingSince != nil && time.Since(image.Status.MissingSince.Time) > 25*time.Second
 }
 
 // checkEnd checks what has to hold when a plan is over.

@@ -136,6 +136,8 @@ func answersOf(what string) (before, after []string) {
 		return []string{"409", "422", "429", "500", "504", "reset", "403"}, []string{"reset", "504"}
 	case what == "discovery":
 		return []string{"500", "reset"}, nil
+	case strings.HasSuffix(what, "-customimages"):
+		return []string{"404", "429", "500", "504", "reset", "403"}, nil
 	}
 	return []string{"429", "500", "504", "reset", "403"}, nil
 }

@@ -84,6 +84,20 @@ var scenarios = []scenario{
 		w.edit("a", "unprotect", annotate(v1alpha1.AnnotationProtected, "false"))
 		w.await("a", "gone")
 	}},
+	{name: "protected-in-other-words", depth: brief, play: func(w *world) {
+		w.seen("a", "m-a", annotate(v1alpha1.AnnotationProtected, "until May"))
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonProtected)
+	}},
+	{name: "retain-after-acceptance", cloud: func(s *ecssim.Scenario) { s.DeletionDelay = ecssim.Duration(1200 * time.Millisecond) },
+		play: func(w *world) {
+			w.seen("a", "m-a")
+			w.delete("a")
+			w.await("a", v1alpha1.ReasonDeleting, "gone") // gone if a fault held the operator up for so long
+			w.editIfThere("a", "retain", retain)
+			w.await("a", "gone")
+			w.awaitImageGone("m-a")
+		}},
 	{name: "wrong-image", play: func(w *world) {
 		w.putImage("m-b")
 		w.seen("a", "m-a")
@@ -170,6 +184,14 @@ var scenarios = []scenario{
 			w.configure(func(s *ecssim.Scenario) { s.AccessKeys[0].Blind, s.AccessKeys[0].HonestDryRun = false, false })
 			w.edit("a", "retry", annotate(v1alpha1.AnnotationRetryAt, "now"))
 			w.await("a", v1alpha1.ReasonAvailable)
+			w.delete("a")
+			w.await("a", "gone")
+		}},
+	{name: "blind-unawares", depth: brief,
+		cloud: func(s *ecssim.Scenario) { s.AccessKeys[0].Blind = true }, play: func(w *world) {
+			w.putImage("m-a")
+			w.create("a", "m-a")
+			w.await("a", "InvalidImageIdNotFound")
 			w.delete("a")
 			w.await("a", "gone")
 		}},

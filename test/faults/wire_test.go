@@ -207,6 +207,9 @@ var kubeAnswers = map[string]func(schema.GroupResource, string) *apierrors.Statu
 	"403": func(r schema.GroupResource, name string) *apierrors.StatusError {
 		return apierrors.NewForbidden(r, name, fmt.Errorf("no rule allows it"))
 	},
+	"404": func(schema.GroupResource, string) *apierrors.StatusError { // while the definition is established anew
+		return apierrors.NewGenericServerResponse(http.StatusNotFound, "", schema.GroupResource{}, "", "", 0, true)
+	},
 	"409": func(r schema.GroupResource, name string) *apierrors.StatusError {
 		return apierrors.NewConflict(r, name, fmt.Errorf("the object has been modified"))
 	},

@@ -300,6 +300,17 @@ func (w *world) get(name string) *v1alpha1.CustomImage {
 	return image
 }
 
+// awaitImageGone waits until ECS does not show an image whose deletion it has accepted.
+func (w *world) awaitImageGone(imageID string) {
+	w.t.Helper()
+	for end := time.Now().Add(*patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if _, exists := w.sim.Image(imageID); !exists {
+			return
+		}
+	}
+	w.violatedf("image %s is still there after %s", imageID, *patience)
+}
+
 // watched returns an object as the last event had it; nil if there is none.
 func (w *world) watched(name string) *v1alpha1.CustomImage {
 	w.mu.Lock()

@@ -192,9 +192,17 @@ func isRecorded(f decision.Facts) bool {
 	return recorded != nil && recorded.Unix() == accepted.Unix()
 }
 
+// absence is how long an object that the API server does not find is left to the cache, which forgets it if it is gone. The
+// API server also says "not found" while it does not serve the definition.
+const absence = 5 * time.Second
+
 // tell writes a report where it is due.
 func (r *Reconciler) tell(ctx context.Context, f decision.Facts, v decision.Verdict) (ctrl.Result, error) {
 	switch v := v.(type) {
+	case decision.Nothing:
+		if f.Absent {
+			return ctrl.Result{RequeueAfter: absence}, nil
+		}
 	case decision.WaitFor:
 		return ctrl.Result{RequeueAfter: time.Duration(v)}, nil
 	case decision.Report:
