@@ -151,11 +151,12 @@ func (s *Server) Calls() []Call {
 	return slices.Clone(s.calls)
 }
 
-// ForgetCalls drops the record of the calls so far, which grows with each.
+// ForgetCalls drops what grows with each call: the record of the calls, their nonces, and the images that they deleted.
 func (s *Server) ForgetCalls() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.calls = []Call{}
+	s.calls, s.nonces = []Call{}, map[string]bool{}
+	maps.DeleteFunc(s.images, func(_ string, image *Image) bool { return !image.shown() })
 }
 
 // ServeHTTP answers calls, and the administration of the simulator under /_sim/.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -160,6 +161,15 @@ func (u *users) releaseAll(o *operatorProcess) {
 			delete(u.readings, of)
 		}
 	}
+}
+
+// forget drops what is known of all objects and images but those.
+func (u *users) forget(objects map[types.UID]bool, images map[string]bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	maps.DeleteFunc(u.intents, func(uid types.UID, _ *intent) bool { return !objects[uid] })
+	maps.DeleteFunc(u.objects, func(id string, _ map[types.UID]bool) bool { return !images[id] })
+	maps.DeleteFunc(u.images, func(_, id string) bool { return !images[id] })
 }
 
 func (u *users) intentOf(image *v1alpha1.CustomImage) (of intent, ended int) {

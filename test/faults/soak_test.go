@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
@@ -59,10 +61,19 @@ type soak struct {
 	calls         int // of ECS
 }
 
-// forget counts the calls of ECS, and drops their record.
+// forget counts the calls of ECS, and drops what the suite knows of them and of objects that are gone.
 func (s *soak) forget() int {
 	s.calls += len(s.sim.Calls())
 	s.sim.ForgetCalls()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	there, images := map[types.UID]bool{}, map[string]bool{}
+	for _, image := range s.latest {
+		there[image.UID], images[image.Spec.ImageID] = true, true
+	}
+	maps.DeleteFunc(s.sightings, func(uid types.UID, _ time.Time) bool { return !there[uid] })
+	maps.DeleteFunc(s.finalized, func(id string, _ bool) bool { return !images[id] })
+	s.users.forget(there, images)
 	return s.calls
 }
 
