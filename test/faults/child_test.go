@@ -123,5 +123,8 @@ func kill(t *testing.T, s scenario, recorded reference, f fault) {
 	s.play(w)
 	w.settle(recorded.digest)
 	w.checkEnd()
+	if len(w.allOperators()) < 2 && slices.Contains([]string{"DeleteImage", "patch-customimages"}, f.what) {
+		w.violatedf("the operator was not killed")
+	}
 	w.report(false)
 }

@@ -49,7 +49,7 @@ type reading struct {
 }
 
 // readingLasts is how long an operator takes at most from its read to the call.
-const readingLasts = time.Second
+const readingLasts = 2 * time.Second
 
 func newUsers() *users {
 	return &users{intents: map[types.UID]*intent{}, images: map[string]string{}, objects: map[string]map[types.UID]bool{},
@@ -153,16 +153,6 @@ func (u *users) release(o *operatorProcess, imageID string) {
 	}
 }
 
-func (u *users) releaseAll(o *operatorProcess) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for of := range u.readings {
-		if of.operator == o {
-			delete(u.readings, of)
-		}
-	}
-}
-
 // forget drops what is known of all objects and images but those.
 func (u *users) forget(objects map[types.UID]bool, images map[string]bool) {
 	u.mu.Lock()
@@ -179,6 +169,13 @@ func (u *users) intentOf(image *v1alpha1.CustomImage) (of intent, ended int) {
 		of = *i
 	}
 	return of, u.ended
+}
+
+// imageOf returns the image of the object of a name.
+func (u *users) imageOf(name string) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.images[name]
 }
 
 // count returns how many objects there ever were for an image. What an operator does about it can be for each of them.
@@ -247,7 +244,7 @@ func (w *world) checkECS(o *operatorProcess, c ecsCall) {
 		}
 		why = append(why, objects[n].Name+": "+reason)
 	}
-	if _, exists := w.sim.Image(c.imageID); !exists && len(objects) == 0 && w.operatorsAtOnce > 1 {
+	if _, exists := w.sim.Image(c.imageID); !exists && w.operatorsAtOnce > 1 {
 		return // another operator was faster, after this one's last look
 	}
 	w.violatedf("operator %d: DeleteImage of %s: %s", o.number, c.imageID, strings.Join(why, "; "))
@@ -344,6 +341,7 @@ func (w *world) learn(o *operatorProcess, c ecsCall, answer *httptest.ResponseRe
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			o.lastLook[c.imageID] = false
+			w.absences[c.imageID] = append(w.absences[c.imageID], time.Now())
 		}
 		return
 	}
@@ -364,6 +362,7 @@ func (w *world) learn(o *operatorProcess, c ecsCall, answer *httptest.ResponseRe
 	defer w.mu.Unlock()
 	for _, image := range shown.Images.Image {
 		o.lastLook[image.ImageID] = true
+		delete(w.absences, image.ImageID)
 	}
 }
 
@@ -401,12 +400,16 @@ func (w *world) checkEvent(body []byte) {
 		w.violatedf("the suite cannot read an event: %v: %q", err, body)
 		return
 	}
-	_, exists := w.sim.Image(event.Related.Name)
+	imageID := event.Related.Name
+	if event.Related.Kind != "Image" { // the event is about a namespace that ends
+		imageID = w.users.imageOf(event.Related.Name)
+	}
+	_, exists := w.sim.Image(imageID)
 	switch {
 	case exists && event.Reason == v1alpha1.EventDeleted:
-		w.violatedf("an event says that %s is deleted", event.Related.Name)
-	case slices.Contains([]string{v1alpha1.EventRetained, v1alpha1.EventReleased}, event.Reason) && w.isDeleted(event.Related.Name):
-		w.violatedf("an event says that %s is kept, whose deletion ECS accepted", event.Related.Name)
+		w.violatedf("an event says that %s is deleted", imageID)
+	case slices.Contains([]string{v1alpha1.EventRetained, v1alpha1.EventReleased}, event.Reason) && w.isDeleted(imageID):
+		w.violatedf("an event says that %s is kept, whose deletion ECS accepted", imageID)
 	}
 }
 
@@ -420,9 +423,9 @@ func (w *world) isDeleted(imageID string) bool {
 // patch is what the operator may change of an object.
 type patch struct {
 	Metadata struct {
-		UID             types.UID `json:"uid"`
-		ResourceVersion string    `json:"resourceVersion"`
-		Finalizers      *[]string `json:"finalizers"`
+		UID             types.UID       `json:"uid"`
+		ResourceVersion string          `json:"resourceVersion"`
+		Finalizers      json.RawMessage `json:"finalizers"` // null removes all
 	} `json:"metadata"`
 	Status map[string]any `json:"status"`
 }
@@ -456,7 +459,10 @@ func (w *world) checkFinalizers(o *operatorProcess, name string, p patch) {
 		}
 		return // the patch will fail
 	}
-	left := *p.Metadata.Finalizers
+	var left []string
+	if err := json.Unmarshal(p.Metadata.Finalizers, &left); err != nil {
+		w.violatedf("operator %d: finalizers %s", o.number, p.Metadata.Finalizers)
+	}
 	for _, finalizer := range image.Finalizers {
 		if finalizer != v1alpha1.Finalizer && !slices.Contains(left, finalizer) {
 			w.violatedf("operator %d: removes finalizer %s of %s", o.number, finalizer, name)
@@ -479,9 +485,27 @@ func (w *world) checkFinalizers(o *operatorProcess, name string, p patch) {
 	}
 }
 
-// isMissing reports whether an object never saw its image, or lost sight of it, at two looks. It ends then without a call.
+// checkOnce: without a fault, an image is deleted by one call.
+func (w *world) checkOnce() {
+	counts := map[string]int{}
+	for _, call := range w.sim.Calls() {
+		if call.Action == "DeleteImage" && (call.Code == "" || call.Code == "InvalidImageId.NotFound") {
+			counts[call.ImageID]++
+		}
+	}
+	for id, n := range counts {
+		if n != 1 {
+			w.violatedf("%d calls of DeleteImage for %s without a fault", n, id)
+		}
+	}
+}
+
+// isMissing reports whether two looks half a minute apart did not show the image. Its object ends then without a call.
 func (w *world) isMissing(image *v1alpha1.CustomImage) bool {
-	return image.Status.MissingSince != nil && time.Since(image.Status.MissingSince.Time) > 25*time.Second
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	looks := w.absences[image.Spec.ImageID]
+	return len(looks) > 1 && looks[len(looks)-1].Sub(looks[0]) > 25*time.Second
 }
 
 // checkEnd checks what has to hold when a plan is over.

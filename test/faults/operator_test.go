@@ -58,11 +58,8 @@ func (w *world) startOperators(atOnce int) {
 
 // startOperator starts the operator. When it ends by itself, it is started again, as a kubelet would.
 func (w *world) startOperator() {
-	w.mu.Lock()
-	o := &operatorProcess{world: w, number: len(w.operators) + 1, lastLook: map[string]bool{}}
-	w.operators = append(w.operators, o)
-	w.mu.Unlock()
 	ctx, cancel := context.WithCancel(w.ctx)
+	o := &operatorProcess{world: w, lastLook: map[string]bool{}}
 	o.cloud = httptest.NewServer(o)
 	o.stop = func() {
 		o.dead.Store(true)
@@ -72,6 +69,10 @@ func (w *world) startOperator() {
 			o.cloud.Close()
 		}()
 	}
+	w.mu.Lock()
+	o.number = len(w.operators) + 1
+	w.operators = append(w.operators, o)
+	w.mu.Unlock()
 	cluster := rest.CopyConfig(operator)
 	cluster.Wrap(func(next http.RoundTripper) http.RoundTripper { return transport{o, next} })
 	w.running.Add(1)
@@ -96,7 +97,6 @@ func (o *operatorProcess) die() {
 		return
 	}
 	o.world.tracef("operator %d: dies", o.number)
-	o.world.users.releaseAll(o)
 	o.stop()
 	if o.world.ctx.Err() == nil {
 		o.world.startOperator()

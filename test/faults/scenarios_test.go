@@ -176,6 +176,17 @@ var scenarios = []scenario{
 		w.await("keeper", "gone")
 		w.await("a", "gone")
 	}},
+	{name: "veto-of-an-old-object", play: func(w *world) { // whose rivals the cache is believed to know
+		w.seen("a", "m-a")
+		time.Sleep(5500 * time.Millisecond)
+		w.create("keeper", "m-a", retain)
+		w.await("keeper", v1alpha1.ReasonConflict)
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonConflict)
+		w.delete("keeper")
+		w.await("keeper", "gone")
+		w.await("a", "gone")
+	}},
 	{name: "blind", cloud: func(s *ecssim.Scenario) { s.AccessKeys[0].Blind, s.AccessKeys[0].HonestDryRun = true, true },
 		play: func(w *world) {
 			w.putImage("m-a")

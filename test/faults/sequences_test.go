@@ -20,8 +20,8 @@ const (
 	faultsPerMill = 60 // of a thousand calls
 )
 
-// TestSequences has users do anything that the API lets them, in any order, while calls go wrong at random. What is done
-// and which call goes wrong follows from the seed alone: `make faults SEED=n` repeats it.
+// TestSequences has users do anything that the API lets them, in any order, while calls go wrong at random. What users try
+// and which calls go wrong follows from the seed: `make faults SEED=n` repeats it. What comes of it depends on timing too.
 func TestSequences(t *testing.T) {
 	if *onlyPlan != "" {
 		t.Skip("-plan is for TestPlans")
@@ -86,7 +86,8 @@ func runSequence(t *testing.T, number uint64) {
 	s.world = newWorld(t, nil, &wire{choose: faults.choose}, views[s.rng.IntN(len(views))])
 	s.startOperators(1 + s.rng.IntN(2))
 	s.putSecret("key", "key-two", "secret-two")
-	for range stepsOfEach {
+	for n := range stepsOfEach {
+		s.rng = rand.New(rand.NewPCG(number, uint64(n+1))) // #nosec G404 G115: the same step whatever the others did
 		s.step()
 		time.Sleep(time.Duration(s.rng.IntN(250)) * time.Millisecond)
 	}

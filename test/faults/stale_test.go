@@ -149,10 +149,12 @@ func (v *viewer) ListWithContext(ctx context.Context, options metav1.ListOptions
 	if !ok {
 		return toolscache.ToListerWatcherWithContext(v.ListerWatcher).ListWithContext(ctx, options)
 	}
+	v.operator.world.shown.Store(true)
 	v.operator.world.tracef("operator %d: lists the objects as of %s", v.operator.number, old.resourceVersion)
 	list := &v1alpha1.CustomImageList{ListMeta: metav1.ListMeta{ResourceVersion: old.resourceVersion}}
 	for name := range old.images {
-		list.Items = append(list.Items, old.images[name])
+		image := old.images[name]
+		list.Items = append(list.Items, *image.DeepCopy()) // the cache changes what it gets
 	}
 	return list, nil
 }
@@ -206,6 +208,7 @@ func (v *viewer) pass(events watch.Interface, out chan<- watch.Event, stopped <-
 		if event.Type == watch.Bookmark || !v.isDue() {
 			continue
 		}
+		v.operator.world.shown.Store(true)
 		v.operator.world.tracef("operator %d: the cache is %s after event %d", v.operator.number, v.lens.kind, v.lens.after)
 		if v.lens.kind != expired {
 			select {

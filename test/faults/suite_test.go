@@ -62,10 +62,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// withCluster starts an API server, or uses the one of KUBECONFIG, which `make mutants` gives to many runs.
+// sharedCluster is the environment variable with the kubeconfig that `make mutants` gives to many runs. It is not KUBECONFIG:
+// the suite deletes namespaces.
+const sharedCluster = "FAULTS_KUBECONFIG"
+
+// withCluster starts an API server, or uses the shared one.
 func withCluster(run func() int) (code int, err error) {
 	environment := &envtest.Environment{CRDDirectoryPaths: []string{"../../config/crd/bases"}, ErrorIfCRDPathMissing: true}
-	if shared := os.Getenv("KUBECONFIG"); shared != "" {
+	if shared := os.Getenv(sharedCluster); shared != "" {
 		if environment.Config, err = clientcmd.BuildConfigFromFlags("", shared); err != nil {
 			return 1, err
 		}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -78,6 +80,12 @@ func (w *wire) call(what string) (n int, f fault, ok bool) {
 		}
 	}
 	return n, f, ok
+}
+
+func (w *wire) calls() (counts map[string]int, order []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.counts), slices.Clone(w.order)
 }
 
 func (w *wire) faults() int {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,7 +44,8 @@ type world struct {
 	running   sync.WaitGroup
 	// operatorsAtOnce is how many operators there are at a time.
 	operatorsAtOnce int
-	cloud           sync.Mutex // held by a call of ECS, and by a change of an image
+	shown           atomic.Bool // whether the lens has shown an operator something else than the truth
+	cloud           sync.Mutex  // held by a call of ECS, and by a change of an image
 
 	mu         sync.Mutex
 	began      time.Time
@@ -54,6 +56,7 @@ type world struct {
 	latest     map[string]v1alpha1.CustomImage // the objects, by name
 	history    []snapshot
 	finalized  map[string]bool         // images for which an object had the finalizer
+	absences   map[string][]time.Time  // of an image: when looks did not show it
 	sightings  map[types.UID]time.Time // when an object was first seen to have seen its image
 }
 
@@ -62,6 +65,7 @@ func newWorld(t *testing.T, change func(*ecssim.Scenario), wires *wire, view len
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &world{t: t, ctx: ctx, wire: wires, lens: view, began: time.Now(), users: newUsers(), finalized: map[string]bool{}, sightings: map[types.UID]time.Time{},
+		absences:        map[string][]time.Time{},
 		operatorsAtOnce: 1}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "faults-"}}
 	if err := admin.Create(ctx, namespace); err != nil {

@@ -53,13 +53,19 @@ func metadata(
 ) (*metav1.PartialObjectMetadata, error) {
 	found := &metav1.PartialObjectMetadata{TypeMeta: of.TypeMeta}
 	err := reader.Get(ctx, client.ObjectKeyFromObject(of), found)
-	if apierrors.IsNotFound(err) {
+	if isAbsent(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s %s: %w", of.Kind, of.Name, err)
 	}
 	return found, nil
+}
+
+// isAbsent reports whether the API server says that an object does not exist. It also answers "not found" to everything
+// about a kind that it does not serve at the moment, such as one whose definition is established anew.
+func isAbsent(err error) bool {
+	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
 }
 
 var customImageKind = v1alpha1.GroupVersion.WithKind("CustomImage")

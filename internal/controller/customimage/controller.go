@@ -158,12 +158,14 @@ func (r *Reconciler) conclude(
 
 // keepAcceptance records that ECS accepted the deletion if no report did: while another client changes the object, or
 // for a hiccup that is not worth a word. What the API server does not take is remembered, and so is a call that may have
-// been accepted.
+// been accepted. An image that neither DeleteImage nor a look finds is deleted, too.
 func (r *Reconciler) keepAcceptance(ctx context.Context, f decision.Facts) {
 	var accepted, unconfirmed time.Time
 	switch {
 	case isRecorded(f):
 		return
+	case f.Call == decision.NotThere && f.Shown != nil && f.Shown.Image == nil: // and the finalizer could not be removed
+		accepted = f.Now
 	case !f.AcceptedAt().IsZero():
 		if err := r.status.recordAcceptance(ctx, f); err != nil {
 			log.FromContext(ctx).Error(err, "Could not record that ECS accepted the deletion", "imageID", f.Image.Spec.ImageID)
@@ -180,7 +182,7 @@ func (r *Reconciler) keepAcceptance(ctx context.Context, f decision.Facts) {
 // keepLook remembers a look that did not show the image if the status could not be told: DeleteImage must not be called on
 // the word of an older look.
 func (r *Reconciler) keepLook(f decision.Facts) {
-	if f.Shown != nil && f.Call != decision.Accepted {
+	if f.Shown != nil && f.Call != decision.Accepted && f.Call != decision.NotThere {
 		unshown := f.Shown.Image == nil && f.Image.Status.MissingSince == nil
 		r.schedule.remember(f.Image, func(d *due) { d.unshown = unshown })
 	}
@@ -192,17 +194,9 @@ func isRecorded(f decision.Facts) bool {
 	return recorded != nil && recorded.Unix() == accepted.Unix()
 }
 
-// absence is how long an object that the API server does not find is left to the cache, which forgets it if it is gone. The
-// API server also says "not found" while it does not serve the definition.
-const absence = 5 * time.Second
-
 // tell writes a report where it is due.
 func (r *Reconciler) tell(ctx context.Context, f decision.Facts, v decision.Verdict) (ctrl.Result, error) {
 	switch v := v.(type) {
-	case decision.Nothing:
-		if f.Absent {
-			return ctrl.Result{RequeueAfter: absence}, nil
-		}
 	case decision.WaitFor:
 		return ctrl.Result{RequeueAfter: time.Duration(v)}, nil
 	case decision.Report:

@@ -176,7 +176,7 @@ func (p *proofs) rivals(
 		}
 		current := &v1alpha1.CustomImage{}
 		err := p.live.Get(ctx, client.ObjectKeyFromObject(rival), current)
-		if client.IgnoreNotFound(err) != nil {
+		if err != nil && !isAbsent(err) {
 			return nil, fmt.Errorf("read CustomImage %s/%s: %w", rival.Namespace, rival.Name, err)
 		}
 		if err == nil && slices.Contains(imagesOf(current), image.Spec.ImageID) {

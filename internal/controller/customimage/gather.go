@@ -3,7 +3,6 @@ package customimage
 import (
 	"context"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -79,7 +78,7 @@ func (g *gatherer) current(ctx context.Context, known *v1alpha1.CustomImage) (*v
 	}
 	image := &v1alpha1.CustomImage{}
 	err = g.live.Get(ctx, key, image)
-	if apierrors.IsNotFound(err) || err == nil && image.UID != known.UID {
+	if isAbsent(err) || err == nil && image.UID != known.UID {
 		return nil, nil
 	}
 	return image, err

@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -46,7 +45,7 @@ func (w *writer) addFinalizer(ctx context.Context, image *v1alpha1.CustomImage) 
 		return true, nil
 	}
 	err = w.send(image, func() error { return w.client.Patch(ctx, image, locked(before)) })
-	if client.IgnoreNotFound(err) != nil {
+	if err != nil && !isAbsent(err) {
 		return true, fmt.Errorf("add the finalizer: %w", err)
 	}
 	return err == nil, nil
@@ -67,7 +66,7 @@ func (w *writer) release(ctx context.Context, f decision.Facts, end decision.Let
 	err = w.client.Patch(ctx, released, client.RawPatch(types.MergePatchType, patch))
 	result(err == nil)
 	switch {
-	case apierrors.IsNotFound(err):
+	case isAbsent(err):
 		return nil // another client removed it, and the object is gone
 	case err != nil:
 		return fmt.Errorf("remove the finalizer: %w", err)
@@ -99,7 +98,7 @@ func (w *writer) write(ctx context.Context, f decision.Facts, r decision.Report)
 	err := w.send(f.Image, func() error { return w.client.Status().Patch(ctx, f.Image, locked(before)) })
 	if err != nil {
 		f.Image.Status = before.Status
-		if apierrors.IsNotFound(err) {
+		if isAbsent(err) {
 			return nil
 		}
 		return fmt.Errorf("write the status: %w", err)
@@ -135,7 +134,11 @@ func terminating(f decision.Facts) *metav1.PartialObjectMetadata {
 func (w *writer) recordAcceptance(ctx context.Context, f decision.Facts) error {
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"status":{"deletionAcceptedTime":%q}}`,
 		f.Image.UID, f.AcceptedAt().UTC().Format(time.RFC3339))
-	return client.IgnoreNotFound(w.client.Status().Patch(ctx, f.Image.DeepCopy(), client.RawPatch(types.MergePatchType, patch)))
+	err := w.client.Status().Patch(ctx, f.Image.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+	if isAbsent(err) {
+		return nil
+	}
+	return err
 }
 
 // send sends a patch, and has its time and its result counted as a proof of how new the cache is.

@@ -77,7 +77,11 @@ func (p project) test(t *testing.T, args string) error {
 	if err == nil && bytes.Contains(output, []byte("no tests to run")) {
 		t.Fatalf("go test %s runs nothing", args)
 	}
-	if err != nil && !bytes.Contains(output, []byte("--- FAIL")) && !bytes.Contains(output, []byte("panic:")) {
+	isCheck := bytes.Contains(output, []byte("--- FAIL"))
+	if strings.HasPrefix(args, "./test/faults ") {
+		isCheck = bytes.Contains(output, []byte("violated:"))
+	}
+	if err != nil && !isCheck {
 		t.Fatalf("go test %s: %v\n%s", args, err, output)
 	}
 	if err != nil {
@@ -90,7 +94,7 @@ func (p project) run(t *testing.T, command string, args ...string) ([]byte, erro
 	t.Helper()
 	process := exec.CommandContext(t.Context(), command, args...) // #nosec G204: of this file and the patches
 	process.Dir = p.dir
-	process.Env = append(os.Environ(), "KUBECONFIG="+p.kubeconfig)
+	process.Env = append(os.Environ(), "FAULTS_KUBECONFIG="+p.kubeconfig)
 	return process.CombinedOutput()
 }
 
