@@ -337,7 +337,7 @@ func (w *world) learn(o *operatorProcess, c ecsCall, answer *httptest.ResponseRe
 		return
 	}
 	if c.dryRun {
-		if codeOf(answer.Body.Bytes()) == "DryRunOperation" {
+		if codeOf(answer.Body.Bytes()) == "DryRunOperation" || answer.Code == http.StatusOK {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			o.lastLook[c.imageID] = false
@@ -413,9 +413,10 @@ func (w *world) checkEvent(body []byte) {
 	}
 }
 
-// isDeleted reports whether ECS accepted the deletion of an image that only one object was for.
+// isDeleted reports whether ECS accepted the deletion of an image that only one object was for, and an operator that has
+// not died knows that.
 func (w *world) isDeleted(imageID string) bool {
-	return w.users.count(imageID) == 1 && slices.ContainsFunc(w.sim.Calls(), func(call ecssim.Call) bool {
+	return len(w.allOperators()) == w.operatorsAtOnce && w.users.count(imageID) == 1 && slices.ContainsFunc(w.sim.Calls(), func(call ecssim.Call) bool {
 		return call.Action == "DeleteImage" && call.ImageID == imageID && call.Code == ""
 	})
 }

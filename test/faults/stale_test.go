@@ -110,6 +110,9 @@ func (w *world) happened(image *v1alpha1.CustomImage, ends bool) {
 		w.latest = map[string]v1alpha1.CustomImage{}
 	}
 	w.latest[image.Name] = *image
+	if hasFinalizer(image) {
+		w.finalized[image.Spec.ImageID] = true
+	}
 	if _, known := w.sightings[image.UID]; !known && image.Status.Image != nil {
 		w.sightings[image.UID] = time.Now()
 	}
