@@ -302,11 +302,19 @@ func (w *world) whyNotDeleted(o *operatorProcess, c ecsCall, n int, objects []v1
 		case other == n || rival.DeletionTimestamp != nil:
 		case w.keepsSince(rival, theirs, mine.deletedAt):
 			return rival.Name + " keeps the image"
-		case hasSeen(rival, c.imageID) && rival.CreationTimestamp.Before(&image.CreationTimestamp):
+		case w.ownsSince(rival, c.imageID, mine.deletedAt) && rival.CreationTimestamp.Before(&image.CreationTimestamp):
 			return rival.Name + " owns the image"
 		}
 	}
 	return ""
+}
+
+// ownsSince reports whether an object has seen an image before a time, or so long ago that everybody knows.
+func (w *world) ownsSince(image *v1alpha1.CustomImage, imageID string, before time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen, ok := w.sightings[image.UID]
+	return ok && hasSeen(image, imageID) && (seen.Before(before) || time.Since(seen) > knownAfter)
 }
 
 // keepsSince reports whether an object has kept an image that it has seen since before a time, or for so long that everybody
