@@ -174,7 +174,7 @@ func plansOf(s scenario, r reference) []plan {
 			for _, after := range distinct(1, r.events-1) {
 				add("old list after a death", fmt.Sprintf("%s/old-list.%d", death, after), plan{fault: death, lens: lens{oldList, after}})
 			}
-			if !s.alone && what == "DeleteImage" {
+			if what == "DeleteImage" {
 				add("two operators", "two-operators/"+death.String(), plan{fault: death, operators: 2})
 			}
 		}
@@ -185,13 +185,11 @@ func plansOf(s scenario, r reference) []plan {
 				add(kind+" cache", fmt.Sprintf("%s.%d", kind, after), plan{lens: lens{kind, after}})
 			}
 		}
-		if !s.alone && after%2 == 1 {
+		if after%2 == 1 {
 			add("two operators", fmt.Sprintf("two-operators/frozen.%d", after), plan{lens: lens{frozen, after}, operators: 2})
 		}
 	}
-	if !s.alone {
-		add("two operators", "two-operators", plan{operators: 2})
-	}
+	add("two operators", "two-operators", plan{operators: 2})
 	return plans
 }
 

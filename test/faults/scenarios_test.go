@@ -16,8 +16,6 @@ type scenario struct {
 	name  string
 	cloud func(*ecssim.Scenario)
 	play  func(w *world)
-	// alone is set where two operators at once say nothing new.
-	alone bool
 	// depth is how many of its calls go wrong, and in how many ways.
 	depth depth
 }
@@ -165,28 +163,8 @@ var scenarios = []scenario{
 		w.delete("a")
 		w.await("a", "gone")
 	}},
-	{name: "veto", play: func(w *world) {
-		w.seen("a", "m-a")
-		time.Sleep(1100 * time.Millisecond)
-		w.create("keeper", "m-a", retain)
-		w.await("keeper", v1alpha1.ReasonConflict)
-		w.delete("a")
-		w.await("a", v1alpha1.ReasonConflict)
-		w.delete("keeper")
-		w.await("keeper", "gone")
-		w.await("a", "gone")
-	}},
-	{name: "veto-of-an-old-object", play: func(w *world) { // whose rivals the cache is believed to know
-		w.seen("a", "m-a")
-		time.Sleep(5500 * time.Millisecond)
-		w.create("keeper", "m-a", retain)
-		w.await("keeper", v1alpha1.ReasonConflict)
-		w.delete("a")
-		w.await("a", v1alpha1.ReasonConflict)
-		w.delete("keeper")
-		w.await("keeper", "gone")
-		w.await("a", "gone")
-	}},
+	vetoed("veto", 1100*time.Millisecond),                  // creation times are in seconds
+	vetoed("veto-of-an-old-object", 5500*time.Millisecond), // whose rivals the cache is believed to know
 	{name: "blind", cloud: func(s *ecssim.Scenario) { s.AccessKeys[0].Blind, s.AccessKeys[0].HonestDryRun = true, true },
 		play: func(w *world) {
 			w.putImage("m-a")
@@ -206,13 +184,13 @@ var scenarios = []scenario{
 			w.delete("a")
 			w.await("a", "gone")
 		}},
-	{name: "cascade", alone: true, play: func(w *world) {
+	{name: "cascade", play: func(w *world) {
 		w.seen("a", "m-a")
 		w.deleteNamespace()
 		w.delete("a") // as the namespace controller does
 		w.await("a", "gone")
 	}},
-	{name: "cascade-while-blocked", alone: true, play: func(w *world) {
+	{name: "cascade-while-blocked", play: func(w *world) {
 		w.seen("a", "m-a", func(image *v1alpha1.CustomImage) { image.Finalizers = []string{foreignFinalizer} })
 		w.deleteNamespace()
 		w.delete("a")
@@ -271,6 +249,21 @@ func cleared(name string, depth depth, reason string, obstacle func(*ecssim.Imag
 		w.delete("a")
 		w.await("a", reason)
 		w.putImage("m-a")
+		w.await("a", "gone")
+	}}
+}
+
+// vetoed is an image that a younger object keeps, made so long after the one that is deleted.
+func vetoed(name string, after time.Duration) scenario {
+	return scenario{name: name, play: func(w *world) {
+		w.seen("a", "m-a")
+		time.Sleep(after)
+		w.create("keeper", "m-a", retain)
+		w.await("keeper", v1alpha1.ReasonConflict)
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonConflict)
+		w.delete("keeper")
+		w.await("keeper", "gone")
 		w.await("a", "gone")
 	}}
 }
