@@ -146,3 +146,19 @@ var _ = Describe("An edit that the API server itself finds invalid", func() {
 		}
 	})
 })
+
+var _ = Describe("An object", func() {
+	It("is replaced with force, unless it is protected", func(ctx SpecContext) {
+		replace := kubectl("replace", "--force", "--timeout=1s")
+		object := committed(ctx, flux, "")
+		_ = replace(ctx, label("db")(object.DeepCopy())) // the finalizer keeps it from being created again
+		Expect(stored(ctx, object).GetDeletionTimestamp()).NotTo(BeNil())
+
+		object = parse(manifest("image-"+rand.String(8), ""))
+		object.SetAnnotations(map[string]string{"ecs.imagegc.io/protected": "true"})
+		Expect(flux(ctx, object)).To(Succeed())
+		Expect(replace(ctx, label("db")(object.DeepCopy()))).To(
+			MatchError(ContainSubstring("ValidatingAdmissionPolicy 'imagegc-customimage-protected'")))
+		Expect(stored(ctx, object).GetDeletionTimestamp()).To(BeNil())
+	})
+})

@@ -1,4 +1,5 @@
-// Package gitops has GitOps tools edit objects with their force options, which delete an object when an edit is
+// Package gitops checks what docs/gitops.md says: what GitOps tools do with CustomImages, by the libraries and commands
+// that they are made of, against a real API server and the operator. Their force options delete an object when an edit is
 // answered with 422, 409 or the words "is immutable". Deleting the object would delete its image.
 package gitops
 
@@ -20,7 +21,10 @@ import (
 	"github.com/imagegc/ecs-image-gc/test/cluster"
 )
 
-var k8s *cluster.Cluster
+var (
+	k8s    *cluster.Cluster
+	assets string // the directory of kubectl
+)
 
 func TestGitOps(t *testing.T) {
 	RegisterFailHandler(Fail)
@@ -29,7 +33,9 @@ func TestGitOps(t *testing.T) {
 
 // The rules are waited for here, so that no edit comes before them.
 var _ = BeforeSuite(func(ctx SpecContext) {
-	k8s = cluster.Start(ctx, &envtest.Environment{})
+	environment := &envtest.Environment{}
+	k8s = cluster.Start(ctx, environment)
+	assets = filepath.Dir(environment.ControlPlane.KubectlPath)
 	object := parse(manifest("first", ""))
 	Expect(flux(ctx, object)).To(Succeed())
 	Eventually(func() error {
@@ -40,6 +46,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	annotated.SetAnnotations(map[string]string{"ecs.imagegc.io/protected": "true"})
 	Expect(k8s.Admin.Update(ctx, annotated)).To(Succeed())
 	Eventually(func() error { return k8s.Admin.Delete(ctx, object.DeepCopy(), client.DryRunAll) }).ShouldNot(Succeed())
+	startOperator(ctx)
 })
 
 // tool applies a manifest from Git, and returns what it says.
@@ -47,8 +54,8 @@ type tool func(context.Context, *unstructured.Unstructured) error
 
 var tools = map[string]tool{
 	"Flux with force":                               flux,
-	"kubectl apply --force":                         kubectl("--force", "--timeout=1s"),
-	"kubectl apply --server-side --force-conflicts": kubectl("--server-side", "--force-conflicts"),
+	"kubectl apply --force":                         kubectl("apply", "--force", "--timeout=1s"),
+	"kubectl apply --server-side --force-conflicts": kubectl("apply", "--server-side", "--force-conflicts"),
 }
 
 // flux does what kustomize-controller does with a Kustomization that says force.
@@ -64,12 +71,12 @@ func flux(ctx context.Context, object *unstructured.Unstructured) error {
 	return err
 }
 
-func kubectl(flags ...string) tool {
+func kubectl(command ...string) tool {
 	return func(ctx context.Context, object *unstructured.Unstructured) error {
 		content, err := yaml.Marshal(object.Object)
 		Expect(err).NotTo(HaveOccurred())
 		file := filepath.Clean(cluster.Write("image.yaml", content))
-		return k8s.Kubectl(ctx, append([]string{"apply", "-f", file}, flags...)...).Err
+		return k8s.Kubectl(ctx, append(command, "-f", file)...).Err
 	}
 }
 

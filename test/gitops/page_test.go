@@ -1,0 +1,144 @@
+package gitops
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+	"github.com/imagegc/ecs-image-gc/test/cluster"
+)
+
+func page() string {
+	GinkgoHelper()
+	text, err := os.ReadFile(root + "/docs/gitops.md")
+	Expect(err).NotTo(HaveOccurred())
+	return string(text)
+}
+
+var fenced = regexp.MustCompile("(?s)\n```yaml\n(.*?)```")
+
+// blocks returns the blocks of YAML of docs/gitops.md with a text in them.
+func blocks(with string) (found []string) {
+	GinkgoHelper()
+	for _, block := range fenced.FindAllStringSubmatch(page(), -1) {
+		if strings.Contains(block[1], with) {
+			found = append(found, block[1])
+		}
+	}
+	Expect(found).NotTo(BeEmpty(), with)
+	return found
+}
+
+var _ = Describe("docs/gitops.md", func() {
+	It("has no manifest that is not checked here", func() {
+		kinds := map[string]int{}
+		for _, block := range blocks("") {
+			kind, _ := parse(block).Object["kind"].(string)
+			kinds[kind]++
+		}
+		Expect(kinds).To(Equal(map[string]int{"": 1, "CustomImage": 2, "ConfigMap": 1, "Kustomization": 3}))
+	})
+
+	It("has CustomImages that can be created", func(ctx SpecContext) {
+		for _, image := range blocks("kind: CustomImage\nmetadata:") {
+			file := cluster.Write("image.yaml", []byte(image))
+			Expect(k8s.Kubectl(ctx, "create", "-n", tenant, "--dry-run=server", "--validate=strict", "-f", file)).To(cluster.BeQuiet())
+		}
+	})
+
+	It("has the health checks of config/gitops/flux/images.yaml", func() {
+		example, err := os.ReadFile(root + "/config/gitops/flux/images.yaml")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(parse(blocks("healthCheckExprs:")[0]).Object["healthCheckExprs"]).
+			To(Equal(parse(string(example)).Object["spec"].(map[string]any)["healthCheckExprs"]))
+	})
+
+	It("has the ConfigMap that config/gitops/argocd makes", func(ctx SpecContext) {
+		Expect(parse(blocks("kind: ConfigMap")[0])).To(Equal(parse(cluster.Build(ctx, "config/gitops/argocd"))))
+	})
+
+	It("has examples that force nothing", func() {
+		for _, file := range []string{"operator.yaml", "tenant.yaml", "images.yaml"} {
+			Expect(fluxExample(file).Spec).To(And(HaveField("Force", false), HaveField("Prune", true), HaveField("Wait", true)), file)
+		}
+		application, err := os.ReadFile(root + "/config/gitops/argocd/images.yaml")
+		Expect(err).NotTo(HaveOccurred())
+		example := parse(string(application))
+		Expect(example.GetFinalizers()).To(BeEmpty())
+		policy, _, err := unstructured.NestedMap(example.Object, "spec", "syncPolicy")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(policy).To(Equal(map[string]any{"automated": map[string]any{"prune": true, "selfHeal": true}}))
+	})
+})
+
+// commandLines are the commands of docs/gitops.md, each on one line.
+func commandLines() (found []string) {
+	GinkgoHelper()
+	for _, line := range regexp.MustCompile(`(?m)^ {4,}(kubectl .*)$`).FindAllStringSubmatch(page(), -1) {
+		found = append(found, line[1])
+	}
+	Expect(len(found)).To(BeNumerically(">", 8))
+	return found
+}
+
+// applications has the API server know Applications of Argo CD, whatever is in them.
+const applications = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: applications.argoproj.io}
+spec:
+  group: argoproj.io
+  scope: Namespaced
+  names: {kind: Application, plural: applications, singular: application}
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}`
+
+var _ = Describe("The commands of docs/gitops.md", Ordered, func() {
+	var image *unstructured.Unstructured
+
+	BeforeAll(func(ctx SpecContext) {
+		k8s.MustKubectl(ctx, "create", "namespace", "argocd")
+		Expect(k8s.Apply(ctx, applications)).To(cluster.BeQuiet())
+		k8s.MustKubectl(ctx, "wait", "--for=condition=Established", "crd/applications.argoproj.io")
+		k8s.MustKubectl(ctx, "apply", "-f", "config/gitops/argocd/images.yaml")
+		image = live("Available", ecssim.Image{})(ctx)
+	})
+
+	It("succeed", func(ctx SpecContext) {
+		folder := filepath.Dir(cluster.Write("web-2024-01.yaml", []byte(blocks("kind: CustomImage\nmetadata:")[0])))
+		placeholders := strings.NewReplacer("NAMESPACE", namespace, "NAME", image.GetName(),
+			"APPLICATION", "team-web-images", "-f images/", "-n "+tenant+" -f "+folder)
+		for _, command := range commandLines() {
+			command = placeholders.Replace(command)
+			if verb := strings.Fields(command)[1]; slices.Contains([]string{"annotate", "apply", "delete", "patch"}, verb) {
+				command += " --dry-run=server"
+			}
+			Expect(shell(ctx, command)).To(Succeed(), command)
+		}
+	})
+})
+
+// shell runs a command as a person does, in the root of the project.
+func shell(ctx context.Context, command string) error {
+	process := exec.CommandContext(ctx, "bash", "-c", command) // #nosec G204: from a page of the project
+	process.Dir = root
+	process.Env = append(os.Environ(), "KUBECONFIG="+k8s.Kubeconfig, "PATH="+assets+":"+os.Getenv("PATH"))
+	output, err := process.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, output)
+	}
+	return nil
+}

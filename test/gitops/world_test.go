@@ -1,0 +1,145 @@
+package gitops
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"os/exec"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gexec"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+	"github.com/imagegc/ecs-image-gc/test/cluster"
+)
+
+const (
+	root    = "../.."
+	account = "1234567890123456"
+	region  = "cn-hangzhou"
+	// The operator watches these two, and no other namespace. The tenant's is that of config/gitops/tenant.
+	namespace = "images"
+	tenant    = "team-web"
+)
+
+var sim *ecssim.Server
+
+// startOperator starts the manager, with a cloud behind it, and the namespaces that it watches.
+func startOperator(ctx context.Context) {
+	GinkgoHelper()
+	k8s.MustKubectl(ctx, "create", "namespace", namespace)
+	Expect(k8s.Apply(ctx, cluster.Build(ctx, "config/gitops/tenant"))).To(cluster.BeQuiet())
+	var err error
+	sim, err = ecssim.New(ecssim.Scenario{
+		AccountID: account, AccessKeys: []ecssim.AccessKey{{ID: "key", Secret: "secret"}},
+	}, nil)
+	Expect(err).NotTo(HaveOccurred())
+	cloud := httptest.NewServer(sim)
+	DeferCleanup(func() { sim.Close(); cloud.Close() })
+	command := exec.Command(cluster.BuildManager(ctx), "--kubeconfig="+k8s.OperatorKubeconfig(ctx),
+		"--namespaces="+namespace+","+tenant, "--ambient-namespaces="+namespace, "--ecs-endpoint="+cloud.URL,
+		"--blocked-backoff=200ms,1s", "--waiting-backoff=200ms,1s", "--metrics-bind-address=0", "--health-probe-bind-address=0")
+	command.Env = []string{"ALIBABA_CLOUD_ACCESS_KEY_ID=key", "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret"}
+	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { session.Terminate().Wait(20 * time.Second) })
+}
+
+// inCloud puts an image into the cloud, and returns its manifest.
+func inCloud(image ecssim.Image, edits ...edit) *unstructured.Unstructured {
+	GinkgoHelper()
+	image.ImageID, image.RegionID = "m-"+rand.String(10), cmp.Or(image.RegionID, region)
+	Expect(sim.PutImage(image)).To(Succeed())
+	return manifestOf(image.ImageID, image.RegionID, edits...)
+}
+
+// manifestOf returns the manifest of an image, which the object is named after.
+func manifestOf(id, region string, edits ...edit) *unstructured.Unstructured {
+	GinkgoHelper()
+	object := parse(fmt.Sprintf(`
+apiVersion: ecs.imagegc.io/v1alpha1
+kind: CustomImage
+metadata: {name: %[1]s, namespace: %[2]s}
+spec: {imageID: %[1]s, regionID: %[3]s}`, id, namespace, region))
+	for _, change := range edits {
+		object = change(object)
+	}
+	return object
+}
+
+func annotated(name, value string) edit {
+	return func(o *unstructured.Unstructured) *unstructured.Unstructured {
+		o.SetAnnotations(map[string]string{name: value})
+		return o
+	}
+}
+
+func in(namespace string) edit {
+	return func(o *unstructured.Unstructured) *unstructured.Unstructured {
+		o.SetNamespace(namespace)
+		return o
+	}
+}
+
+// create creates an object that ends with the spec.
+func create(ctx context.Context, object *unstructured.Unstructured) *unstructured.Unstructured {
+	GinkgoHelper()
+	Expect(k8s.Admin.Create(ctx, object)).To(Succeed())
+	forgetLater(object)
+	return object
+}
+
+// forgetLater removes an object after the spec, whatever state it is in, so that it does not call ECS in another one.
+func forgetLater(object *unstructured.Unstructured) {
+	patch := func(ctx context.Context, text string) error {
+		return client.IgnoreNotFound(k8s.Admin.Patch(ctx, object.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(text))))
+	}
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(patch(ctx, `{"metadata":{"annotations":null}}`)).To(Succeed())
+		Expect(client.IgnoreNotFound(k8s.Admin.Delete(ctx, object.DeepCopy()))).To(Succeed())
+		Expect(patch(ctx, `{"metadata":{"finalizers":null}}`)).To(Succeed())
+	})
+}
+
+// becomes waits until an object is ready, or not, for a reason, and returns it.
+func becomes(ctx context.Context, object *unstructured.Unstructured, reason string) *unstructured.Unstructured {
+	GinkgoHelper()
+	Eventually(readyReason).WithArguments(ctx, object).Should(Equal(reason))
+	return stored(ctx, object)
+}
+
+func readyReason(ctx context.Context, object *unstructured.Unstructured) (string, error) {
+	found := object.DeepCopy()
+	err := k8s.Admin.Get(ctx, client.ObjectKeyFromObject(object), found)
+	reason, _ := condition(found, "Ready")["reason"].(string)
+	return reason, err
+}
+
+// condition returns a condition of an object; nil if it has none of the type.
+func condition(object *unstructured.Unstructured, kind string) map[string]any {
+	conditions, _, _ := unstructured.NestedSlice(object.Object, "status", "conditions")
+	for _, c := range conditions {
+		if c := c.(map[string]any); c["type"] == kind {
+			return c
+		}
+	}
+	return nil
+}
+
+// gone reports whether the API server has no such object.
+func gone(ctx context.Context, object *unstructured.Unstructured) (bool, error) {
+	err := k8s.Admin.Get(ctx, client.ObjectKeyFromObject(object), object.DeepCopy())
+	return err != nil && client.IgnoreNotFound(err) == nil, client.IgnoreNotFound(err)
+}
+
+func inTheCloud(id string) bool {
+	_, found := sim.Image(id)
+	return found
+}
