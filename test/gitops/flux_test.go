@@ -75,7 +75,7 @@ func (k *kustomization) reconcile(ctx context.Context, git ...*unstructured.Unst
 	}
 	k.inventory = git
 	return k.manager.WaitForSetWithContext(ctx, applied.ToObjMetadataSet(),
-		ssa.WaitOptions{Interval: 50 * time.Millisecond, Timeout: 5 * time.Second, FailFast: true})
+		ssa.WaitOptions{Interval: 50 * time.Millisecond, Timeout: 3 * time.Second, FailFast: true})
 }
 
 func (k *kustomization) applyOptions() ssa.ApplyOptions {

@@ -88,11 +88,12 @@ func configure(change func(*ecssim.Scenario)) {
 	})
 }
 
-// throttled is in a region of its own, since the operator keeps in mind that its quota is used up.
+// throttled is in a region of its own, since the operator keeps in mind that its quota is used up. Windows begin at full
+// hours and the like, and less than a minute before the end of one the operator says nothing.
 func throttled(ctx context.Context) *unstructured.Unstructured {
 	GinkgoHelper()
 	configure(func(s *ecssim.Scenario) {
-		s.Quotas = map[string]ecssim.Quota{"DescribeImages": {Limit: 0, Window: ecssim.Duration(time.Hour)}}
+		s.Quotas = map[string]ecssim.Quota{"DescribeImages": {Limit: 0, Window: ecssim.Duration(1000 * time.Hour)}}
 	})
 	return live(v1alpha1.ReasonThrottled, ecssim.Image{RegionID: "cn-shanghai"})(ctx)
 }
