@@ -92,20 +92,18 @@ func in(namespace string) edit {
 func create(ctx context.Context, object *unstructured.Unstructured) *unstructured.Unstructured {
 	GinkgoHelper()
 	Expect(k8s.Admin.Create(ctx, object)).To(Succeed())
-	forgetLater(object)
+	DeferCleanup(forget, object)
 	return object
 }
 
-// forgetLater removes an object after the spec, whatever state it is in, so that it does not call ECS in another one.
-func forgetLater(object *unstructured.Unstructured) {
-	patch := func(ctx context.Context, text string) error {
+// forget removes an object, whatever state it is in, so that it does not call ECS in the next specs.
+func forget(ctx SpecContext, object *unstructured.Unstructured) {
+	patch := func(text string) error {
 		return client.IgnoreNotFound(k8s.Admin.Patch(ctx, object.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(text))))
 	}
-	DeferCleanup(func(ctx SpecContext) {
-		Expect(patch(ctx, `{"metadata":{"annotations":null}}`)).To(Succeed())
-		Expect(client.IgnoreNotFound(k8s.Admin.Delete(ctx, object.DeepCopy()))).To(Succeed())
-		Expect(patch(ctx, `{"metadata":{"finalizers":null}}`)).To(Succeed())
-	})
+	Expect(patch(`{"metadata":{"annotations":null}}`)).To(Succeed())
+	Expect(client.IgnoreNotFound(k8s.Admin.Delete(ctx, object.DeepCopy()))).To(Succeed())
+	Expect(patch(`{"metadata":{"finalizers":null}}`)).To(Succeed())
 }
 
 // becomes waits until an object is ready, or not, for a reason, and returns it.
