@@ -18,7 +18,7 @@ export CGO_ENABLED ?= 0
 GO_TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod hack/*/go.mod test/*/go.mod))
 TEST_MODULES := $(filter-out hack/%,$(MODULES))
-LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench
+LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench hack/gitops-controllers
 
 ##@ General
 
@@ -79,6 +79,11 @@ faults: ## Let every call of the operator fail, hang, or be its last, and check 
 mutants: ## Put one bug after the other into a copy of the project, and see that a test catches it; 15 min.
 	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C test/faults/mutants test -count=1 -timeout=60m -v \
 	  -run='TestMutants/^$(MUTANT)'
+
+.PHONY: gitops-controllers
+gitops-controllers: ## Run Flux's kustomize-controller with config/gitops/flux; compiling it takes about 4 min.
+	assets=$$(hack/controlplane.sh); \
+	  KUBEBUILDER_ASSETS=$$assets go -C hack/gitops-controllers test -count=1 -timeout=30m -ginkgo.v ./...
 
 .PHONY: soak
 soak: ## Delete and make objects for SOAK (30m), with 5 % of all calls failing, and the operator killed every 20 s.
