@@ -101,7 +101,7 @@ var elsewhere = map[string]string{"logs": "no pod runs here", "wait": "no operat
 var (
 	verbOf = regexp.MustCompile(`^kubectl (?:-n \S+ )?([a-z]+)`)
 	// inGeneral is a command without an object.
-	inGeneral = regexp.MustCompile(`^kubectl [a-z]+(?: -\S+)*$`)
+	inGeneral = regexp.MustCompile(`^kubectl (?:create )?[a-z]+(?: -\S+)*$`)
 	// changing are the verbs that the API server can do without an effect.
 	changing = []string{"annotate", "apply", "cordon", "create", "delete", "label", "patch", "uncordon"}
 )
