@@ -92,7 +92,9 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	k8s.MustKubectl(ctx, "patch", "cimg", "web", "-n", "team-web", "--subresource=status", "--type=merge", "-p", status)
 	set := "export KUBE_EDITOR=true HOME=" + filepath.Dir(k8s.Kubeconfig) + " KUBECONFIG=" + k8s.Kubeconfig +
 		" PATH=" + filepath.Dir(environment.ControlPlane.KubectlPath) + ":$PATH; "
-	shell = func(ctx context.Context, command string) cluster.Output { return cluster.Run(ctx, "bash", "-c", set+command) }
+	shell = func(ctx context.Context, command string) cluster.Output {
+		return cluster.Run(ctx, "bash", "-c", set+command)
+	}
 })
 
 // elsewhere are the verbs that cannot do their work here, and why. Their arguments are checked without a server.
@@ -118,6 +120,8 @@ func expectAccepted(ctx context.Context, command string) {
 		return
 	case slices.Contains(changing, verb):
 		filledIn += " --dry-run=server"
+	case strings.Contains(command, "jsonpath"):
+		filledIn += " --allow-missing-template-keys=false"
 	}
 	output := shell(ctx, filledIn)
 	if verb == "create" && strings.Contains(output.Stderr, "already exists") {
