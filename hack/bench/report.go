@@ -79,7 +79,7 @@ func (r results) report(s settings) error {
 	fmt.Println(table)
 	if len(s.only) == 0 && !s.short {
 		for name := range expected {
-			if r[name] == nil && s.largest > 0 {
+			if r[name] == nil {
 				failures = append(failures, fmt.Errorf("%s is expected and was not measured", name))
 			}
 		}

@@ -102,6 +102,21 @@ func TestEachPageHasTheSameSectionsWithWordsInThem(t *testing.T) {
 	}
 }
 
+func TestEachDecisionHasFourSectionsAndIsInTheIndex(t *testing.T) {
+	g := NewWithT(t)
+	index := read(g, root+"/docs/adr/README.md")
+	files, err := filepath.Glob(root + "/docs/adr/[0-9]*.md")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(files).NotTo(BeEmpty())
+	for n, file := range files {
+		text := read(g, file)
+		g.Expect(text).To(HavePrefix("# "+strconv.Itoa(n+1)+". "), file)
+		g.Expect(text).To(MatchRegexp(`(?s)\n## Status\n.+\n## Context\n.+\n## Decision\n.+\n## Consequences\n.+`), file)
+		g.Expect(strings.Count(text, "\n")).To(BeNumerically("<=", 60), file)
+		g.Expect(index).To(ContainSubstring("("+filepath.Base(file)+")"), file)
+	}
+}
+
 var (
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
@@ -111,9 +126,8 @@ var (
 )
 
 // documents are the pages that people wrote.
-func documents(g *WithT) []string {
-	found := []string{root + "/README.md"}
-	for _, pattern := range []string{"/docs/*.md", "/docs/*/*.md"} {
+func documents(g *WithT) (found []string) {
+	for _, pattern := range []string{"/*.md", "/docs/*.md", "/docs/*/*.md"} {
 		files, err := filepath.Glob(root + pattern)
 		g.Expect(err).NotTo(HaveOccurred())
 		found = append(found, files...)
