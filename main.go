@@ -153,8 +153,7 @@ func (s *settings) bindCloudFlags() {
 
 func (s *settings) bindManagerFlags() {
 	m := &s.manager
-	s.images.Waiting = customimage.Backoff{First: 5 * time.Second, Longest: 5 * time.Minute}
-	s.images.Blocked = customimage.Backoff{First: 30 * time.Second, Longest: 10 * time.Minute}
+	s.images.Waiting, s.images.Blocked = customimage.DefaultWaiting, customimage.DefaultBlocked
 	flag.Var(&s.images.Waiting, "waiting-backoff", "First and longest wait between attempts while ECS works on an image.")
 	flag.Var(&s.images.Blocked, "blocked-backoff", "First and longest wait between attempts while a user has to act.")
 	flag.DurationVar(&s.images.Resync, "resync-interval", 6*time.Hour, "How often to check a live image in ECS.")
