@@ -48,7 +48,7 @@ demo-picture: build ## Write docs/images/demo.svg, the picture of one scene of t
 	sed -n '/^── 2\//,/^── 3\//{/^── 3\//!p}' bin/demo.txt >bin/scene.txt
 	go tool -modfile=hack/picture/go.mod freeze --config=hack/picture/freeze.json --output=docs/images/demo.svg bin/scene.txt
 
-##@ Check, as CI does: verify lint test-race test demo
+##@ Check, as CI does: verify lint test-race test test-chart faults demo bench-short
 
 .PHONY: verify
 verify: bin/golangci-lint ## Fail, and print the diff, if generate, manifests, docs, chart, fmt or tidy change a file.
@@ -64,8 +64,12 @@ lint: bin/golangci-lint ## Run the linters of .golangci.yml on every module with
 test: ## Run all tests: unit tests, and envtest against a real kube-apiserver and etcd.
 	assets=$$(hack/controlplane.sh); \
 	for module in $(TEST_MODULES); do \
-	  KUBEBUILDER_ASSETS=$$assets go -C $$module test -p 3 $$(go -C $$module list ./... | grep -v /test/faults); \
+	  KUBEBUILDER_ASSETS=$$assets go -C $$module test -p 3 $$(go -C $$module list ./... | grep -v -e /test/faults -e /test/chart); \
 	done
+
+.PHONY: test-chart
+test-chart: ## Test the Helm chart with Helm; UPDATE_GOLDEN=1 writes what it renders. The first time compiles Helm, about 3 min.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go test $(if $(UPDATE_GOLDEN),-count=1) ./test/chart
 
 # A package counts as envtest if its tests import that, by whatever way.
 .PHONY: test-race
