@@ -6,7 +6,9 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w" -o /manager .
+# The build context has no .git, so the version is an argument; it is in the log and in the User-Agent.
+ARG VERSION=devel
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /manager .
 
 FROM gcr.io/distroless/static:nonroot
 COPY --from=build /manager /manager

@@ -1,9 +1,11 @@
-# `make` lists the targets. Only generate, manifests, docs, fmt and tidy write to tracked files.
+# `make` lists the targets. Only generate, manifests, docs, chart, fmt, tidy and demo-picture write to tracked files.
 
 # The image that docker-build makes, and that build-installer and deploy put into the manifests.
 IMG ?= $(IMAGE):latest
 # The platforms of docker-build. PUSH=1 pushes the result, since only a registry holds an image of many platforms.
 PLATFORMS ?= linux/amd64,linux/arm64
+# In the log and the User-Agent of the images that are built.
+VERSION ?= $(shell git describe --tags --always --dirty)
 # The name that config/manager gives the image.
 IMAGE := imagegc/ecs-image-gc
 
@@ -40,11 +42,17 @@ sandbox: build ## Start what the demo starts, and stay: prints the kubeconfig an
 controlplane: ## Find or make the control plane's binaries, and print their directory.
 	@hack/controlplane.sh
 
-##@ Check, as CI does: verify lint test-race test demo
+.PHONY: demo-picture
+demo-picture: build ## Write docs/images/demo.svg, the picture of one scene of the demo.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go run ./hack/demo >bin/demo.txt
+	sed -n '/^── 2\//,/^── 3\//{/^── 3\//!p}' bin/demo.txt >bin/scene.txt
+	go tool -modfile=hack/picture/go.mod freeze --config=hack/picture/freeze.json --output=docs/images/demo.svg bin/scene.txt
+
+##@ Check, as CI does: verify lint test-race test test-chart faults demo bench-short
 
 .PHONY: verify
-verify: bin/golangci-lint ## Fail, and print the diff, if generate, manifests, docs, fmt or tidy change a file.
-	hack/verify.sh generate manifests docs fmt tidy build-installer
+verify: bin/golangci-lint ## Fail, and print the diff, if generate, manifests, docs, chart, fmt or tidy change a file.
+	hack/verify.sh generate manifests docs chart fmt tidy build-installer
 
 .PHONY: lint
 lint: bin/golangci-lint ## Run the linters of .golangci.yml on every module with code in it.
@@ -56,8 +64,12 @@ lint: bin/golangci-lint ## Run the linters of .golangci.yml on every module with
 test: ## Run all tests: unit tests, and envtest against a real kube-apiserver and etcd.
 	assets=$$(hack/controlplane.sh); \
 	for module in $(TEST_MODULES); do \
-	  KUBEBUILDER_ASSETS=$$assets go -C $$module test -p 3 $$(go -C $$module list ./... | grep -v /test/faults); \
+	  KUBEBUILDER_ASSETS=$$assets go -C $$module test -p 3 $$(go -C $$module list ./... | grep -v -e /test/faults -e /test/chart); \
 	done
+
+.PHONY: test-chart
+test-chart: ## Test the Helm chart with Helm; UPDATE_GOLDEN=1 writes what it renders. The first time compiles Helm, about 3 min.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go test $(if $(UPDATE_GOLDEN),-count=1) ./test/chart
 
 # A package counts as envtest if its tests import that, by whatever way.
 .PHONY: test-race
@@ -68,11 +80,12 @@ test-race: ## Run what needs no control plane under the race detector (needs a C
 	  [ -z "$$packages" ] || CGO_ENABLED=1 go -C $$module test -race $$packages; \
 	done
 
-# One plan with PLAN=name, one random sequence with SEED=number: these print all calls.
+# One plan with PLAN=name, one random sequence with SEED=number: these print all calls. All plans with two operators at once with
+# PAIRS=1, which CI does not run.
 .PHONY: faults
 faults: ## Let every call of the operator fail, hang, or be its last, and check the promises; 8 min.
 	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C test/faults test -count=1 -timeout=30m -parallel=32 \
-	  $(if $(PLAN)$(SEED),-v) -run='TestPlans|TestKilled|TestSequences' $(if $(PLAN),-plan=$(PLAN)) $(if $(SEED),-seed=$(SEED))
+	  $(if $(PLAN)$(SEED),-v) -run='$(if $(PAIRS),TestPlans,TestPlans|TestKilled|TestSequences)' $(if $(PAIRS),-pairs) $(if $(PLAN),-plan=$(PLAN)) $(if $(SEED),-seed=$(SEED))
 
 # One bug with MUTANT=name.
 .PHONY: mutants
@@ -122,6 +135,11 @@ docs: ## Write docs/reference.md, and the tables in docs and README.md that come
 	  --output-path=docs/reference.md --log-level=ERROR
 	go run ./hack/docs
 
+.PHONY: chart
+chart: ## Write the templates of the Helm chart that come from config/, and its README.
+	$(GO_TOOL) kustomize build config/default | go run ./hack/chart
+	go tool -modfile=hack/helm-docs/go.mod helm-docs --chart-search-root=charts --log-level=warning
+
 .PHONY: docs-permissions
 docs-permissions: ## Write the table of permissions in docs/security.md, from what the manager was seen to use.
 	assets=$$(hack/controlplane.sh); UPDATE_DOCS=1 KUBEBUILDER_ASSETS=$$assets go test -count=1 ./test/install
@@ -146,7 +164,7 @@ build-ecssim: ## Compile the ECS simulator to bin/ecssim.
 
 .PHONY: docker-build
 docker-build: ## Build the image IMG for PLATFORMS with docker buildx; PUSH=1 pushes it.
-	docker buildx build --platform $(PLATFORMS) --tag $(IMG) $(if $(PUSH),--push) .
+	docker buildx build --platform $(PLATFORMS) --build-arg VERSION=$(VERSION) --tag $(IMG) $(if $(PUSH),--push) .
 
 # An overlay made for the occasion names the image, so that no kustomization in config is edited.
 .PHONY: build-installer

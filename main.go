@@ -14,10 +14,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/zapr"
+	uberzap "go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // for kubeconfigs that log in with a plugin
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -69,7 +72,7 @@ func (s *settings) run() error {
 	}
 	s.api.Connections = customimage.Calls(s.images.MaxConcurrentReconciles)
 	s.api.Clock = clock.RealClock{}
-	s.api.UserAgent = "ecs-image-gc/" + version()
+	s.api.UserAgent = "ecs-image-gc/" + buildVersion()
 	s.api.Observe = customimage.ObserveECSCall
 
 	api := openapi.New(s.api)
@@ -92,7 +95,7 @@ func (s *settings) run() error {
 	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
-	ctrl.Log.Info("Starting", "version", version(), "credentials", s.credentials, "ambientNamespaces", s.ambientNamespaces)
+	ctrl.Log.Info("Starting", "version", buildVersion(), "credentials", s.credentials, "ambientNamespaces", s.ambientNamespaces)
 	return mgr.Start(ctrl.SetupSignalHandler())
 }
 
@@ -115,7 +118,7 @@ func parseFlags() (*settings, error) {
 	logging := zap.Options{StacktraceLevel: zapcore.PanicLevel} // that ECS cannot be reached needs no stack trace
 	logging.BindFlags(flag.CommandLine)
 	flag.Parse()
-	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logging)))
+	setLogger(zap.NewRaw(zap.UseFlagOptions(&logging)))
 	if flag.NArg() > 0 { // what stands behind it would be ignored, an --ecs-endpoint for example
 		return nil, fmt.Errorf("unexpected argument %q; write booleans as --flag=true", flag.Arg(0))
 	}
@@ -123,6 +126,13 @@ func parseFlags() (*settings, error) {
 		return nil, err
 	}
 	return s, s.complete()
+}
+
+// setLogger sends every line to one logger: those of this program, of client-go, and of net/http, which uses package log.
+func setLogger(logger *uberzap.Logger) {
+	ctrl.SetLogger(zapr.NewLogger(logger))
+	klog.SetLogger(zapr.NewLogger(logger))
+	uberzap.RedirectStdLog(logger)
 }
 
 func (s *settings) bindCloudFlags() {
@@ -143,8 +153,7 @@ func (s *settings) bindCloudFlags() {
 
 func (s *settings) bindManagerFlags() {
 	m := &s.manager
-	s.images.Waiting = customimage.Backoff{First: 5 * time.Second, Longest: 5 * time.Minute}
-	s.images.Blocked = customimage.Backoff{First: 30 * time.Second, Longest: 10 * time.Minute}
+	s.images.Waiting, s.images.Blocked = customimage.DefaultWaiting, customimage.DefaultBlocked
 	flag.Var(&s.images.Waiting, "waiting-backoff", "First and longest wait between attempts while ECS works on an image.")
 	flag.Var(&s.images.Blocked, "blocked-backoff", "First and longest wait between attempts while a user has to act.")
 	flag.DurationVar(&s.images.Resync, "resync-interval", 6*time.Hour, "How often to check a live image in ECS.")
@@ -239,8 +248,14 @@ func (s *settings) callsRegionalSTS() bool {
 	return s.network == "vpc" && s.stsEndpoint == "" && s.api.Endpoints.Override == ""
 }
 
-// version returns the version of this build, for logs and for Alibaba Cloud.
-func version() string {
+// version is set when an image is built, by -ldflags "-X main.version=v1.2.3".
+var version string
+
+// buildVersion returns the version of this build, for logs and for Alibaba Cloud.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}

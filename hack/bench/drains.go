@@ -112,7 +112,7 @@ func (b *bench) observeMany(size int, idle bool, add func(string, float64)) (flo
 		return 0, err
 	}
 	defer c.stop()
-	if err := o.await(b.ctx, o.seen, size, 10*time.Minute); err != nil {
+	if err := o.await(b.ctx, o.seen, size, 20*time.Minute); err != nil {
 		return 0, fmt.Errorf("observed: %w", err)
 	}
 	used, err := c.usage()

@@ -43,7 +43,7 @@ func main() {
 	flag.Parse()
 	s.sizes = []int{1000, 5000, 10000}
 	if s.short {
-		s.trials, s.sizes = 2, []int{1000}
+		s.trials, s.sizes = 1, []int{1000}
 	}
 	if only != "" {
 		s.only = strings.Split(only, ",")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -47,6 +48,8 @@ func median(of []float64) float64 {
 type limits struct {
 	Min *float64 `json:"min,omitempty"`
 	Max *float64 `json:"max,omitempty"`
+	// Full is for a figure that needs the trials of a full run: in a short one, a busy machine can push it out of range.
+	Full bool `json:"full,omitempty"`
 }
 
 func (l limits) String() string {
@@ -75,11 +78,14 @@ func (r results) report(s settings) error {
 	if err := yaml.UnmarshalStrict(text, &expected); err != nil {
 		return fmt.Errorf("expected.yaml: %w", err)
 	}
+	if s.short {
+		maps.DeleteFunc(expected, func(_ string, l limits) bool { return l.Full })
+	}
 	table, failures := r.table(expected)
 	fmt.Println(table)
 	if len(s.only) == 0 && !s.short {
 		for name := range expected {
-			if r[name] == nil && s.largest > 0 {
+			if r[name] == nil {
 				failures = append(failures, fmt.Errorf("%s is expected and was not measured", name))
 			}
 		}

@@ -81,7 +81,7 @@ func (g *gate) waiting() int {
 type allowance struct {
 	limit   int            // calls in a window; 0 if not known
 	isGuess bool           // the limit is how many were answered before a refusal, which others may have caused
-	calm    int            // windows in a row in which a guessed limit was used up, and nothing was refused
+	calm    int            // windows since the last refusal in which a guessed limit was used up
 	length  time.Duration  // of a window; 0 if not known
 	cause   *failure.Error // the last refusal
 

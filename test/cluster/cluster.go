@@ -42,6 +42,14 @@ type Cluster struct {
 // Start starts a cluster that ends with the suite, and installs config/default.
 func Start(ctx context.Context, environment *envtest.Environment) *Cluster {
 	ginkgo.GinkgoHelper()
+	c := StartEmpty(ctx, environment)
+	c.Install(ctx)
+	return c
+}
+
+// StartEmpty starts a cluster that ends with the suite.
+func StartEmpty(ctx context.Context, environment *envtest.Environment) *Cluster {
+	ginkgo.GinkgoHelper()
 	gomega.SetDefaultEventuallyTimeout(20 * time.Second)
 	gomega.SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
 	log.SetLogger(zap.New(zap.WriteTo(ginkgo.GinkgoWriter)))
@@ -50,15 +58,13 @@ func Start(ctx context.Context, environment *envtest.Environment) *Cluster {
 	ginkgo.DeferCleanup(environment.Stop)
 	admin, err := client.New(config, client.Options{})
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	readInputs("config", "hack/tools")
+	ReadInputs("config", "hack/tools")
 	// The first use of a tool on a machine tells on stderr what it downloads.
 	gomega.Expect(kustomize(ctx, "version").Err).NotTo(gomega.HaveOccurred())
-	c := &Cluster{
+	return &Cluster{
 		Config: config, Admin: admin,
 		Kubeconfig: Write("admin.kubeconfig", environment.KubeConfig), kubectl: environment.ControlPlane.KubectlPath,
 	}
-	c.Install(ctx)
-	return c
 }
 
 // Install installs config/default without a warning. What the API server thinks of a rule it says there: one that it
@@ -66,14 +72,14 @@ func Start(ctx context.Context, environment *envtest.Environment) *Cluster {
 func (c *Cluster) Install(ctx context.Context) {
 	ginkgo.GinkgoHelper()
 	gomega.Expect(c.Apply(ctx, Build(ctx, "config/default"))).To(BeQuiet())
-	c.MustKubectl(ctx, "wait", "--for=condition=Established", "crd/customimages.ecs.imagegc.io")
-	c.awaitCreation(ctx)
+	c.AwaitCreation(ctx)
 }
 
-// awaitCreation waits until a CustomImage can be created: for some seconds after it got a CRD, the API server answers 503
+// AwaitCreation waits until a CustomImage can be created: for some seconds after it got a CRD, the API server answers 503
 // to what a MutatingAdmissionPolicy changes.
-func (c *Cluster) awaitCreation(ctx context.Context) {
+func (c *Cluster) AwaitCreation(ctx context.Context) {
 	ginkgo.GinkgoHelper()
+	c.MustKubectl(ctx, "wait", "--for=condition=Established", "crd/customimages.ecs.imagegc.io")
 	image := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "ecs.imagegc.io/v1alpha1", "kind": "CustomImage",
 		"metadata": map[string]any{"generateName": "first-", "namespace": metav1.NamespaceDefault},
@@ -103,8 +109,13 @@ func (c *Cluster) MustKubectl(ctx context.Context, args ...string) {
 // Token returns a token of a service account in the operator's namespace, as a pod gets it.
 func (c *Cluster) Token(ctx context.Context, account string) string {
 	ginkgo.GinkgoHelper()
+	return c.tokenOf(ctx, Namespace, account)
+}
+
+func (c *Cluster) tokenOf(ctx context.Context, namespace, account string) string {
+	ginkgo.GinkgoHelper()
 	request := &authenticationv1.TokenRequest{}
-	owner := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: account}}
+	owner := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}
 	gomega.Expect(c.Admin.SubResource("token").Create(ctx, owner, request)).To(gomega.Succeed())
 	return request.Status.Token
 }
@@ -112,14 +123,20 @@ func (c *Cluster) Token(ctx context.Context, account string) string {
 // OperatorKubeconfig writes a kubeconfig with a token of the operator's service account, and returns its name.
 func (c *Cluster) OperatorKubeconfig(ctx context.Context) string {
 	ginkgo.GinkgoHelper()
+	return c.KubeconfigOf(ctx, Namespace, Name)
+}
+
+// KubeconfigOf writes a kubeconfig with a token of a service account, and returns its name.
+func (c *Cluster) KubeconfigOf(ctx context.Context, namespace, account string) string {
+	ginkgo.GinkgoHelper()
 	config := clientcmdapi.NewConfig()
 	config.Clusters["c"] = &clientcmdapi.Cluster{Server: c.Config.Host, CertificateAuthorityData: c.Config.CAData}
-	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: c.Token(ctx, Name)}
+	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: c.tokenOf(ctx, namespace, account)}
 	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
 	config.CurrentContext = "x"
 	data, err := clientcmd.Write(*config)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	return Write("operator.kubeconfig", data)
+	return Write(account+".kubeconfig", data)
 }
 
 // Write writes a file that goes with the node that it is written for, and returns its name.

@@ -60,15 +60,15 @@ func kustomize(ctx context.Context, args ...string) Output {
 // BuildManager compiles the operator, and returns the name of the program.
 func BuildManager(ctx context.Context) string {
 	ginkgo.GinkgoHelper()
-	readInputs("api", "internal", "main.go", "go.mod")
+	ReadInputs("api", "internal", "main.go", "go.mod")
 	program := filepath.Join(ginkgo.GinkgoT().TempDir(), "manager")
 	gomega.Expect(Run(ctx, "go", "build", "-o", program, ".")).To(BeQuiet())
 	return program
 }
 
-// readInputs reads the files that kustomize or the compiler are going to read. Without that, `go test` would not know
+// ReadInputs reads the files that kustomize, Helm or the compiler are going to read. Without that, `go test` would not know
 // of them, and repeat its last result although they have changed.
-func readInputs(paths ...string) {
+func ReadInputs(paths ...string) {
 	ginkgo.GinkgoHelper()
 	tree := os.DirFS(root)
 	for _, path := range paths {

@@ -190,7 +190,21 @@ func plansOf(s scenario, r reference) []plan {
 		}
 	}
 	add("two operators", "two-operators", plan{operators: 2})
+	if *inPairs {
+		return pairs(plans)
+	}
 	return plans
+}
+
+// pairs are the plans of one operator, with two of them.
+func pairs(plans []plan) (twice []plan) {
+	for _, p := range plans {
+		if p.operators == 0 {
+			p.class, p.name, p.operators = "two operators, "+p.class, p.scenario.name+"/two-operators"+strings.TrimPrefix(p.name, p.scenario.name), 2
+			twice = append(twice, p)
+		}
+	}
+	return twice
 }
 
 // calls is how many calls of a kind go wrong: later ones are repetitions.

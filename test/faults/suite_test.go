@@ -35,6 +35,7 @@ import (
 
 var (
 	onlyPlan = flag.String("plan", "", "run only the plans whose names begin with this, and print their calls")
+	inPairs  = flag.Bool("pairs", false, "run the plans with two operators at once, for each class")
 	seed     = flag.Uint64("seed", 0, "run only the sequence of operations of this seed, and print its calls")
 	patience = flag.Duration("patience", time.Minute, "how long users wait for the operator before something is wrong")
 	soakTime = flag.Duration("soak", 0, "how long to soak; 0 to skip that")

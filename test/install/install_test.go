@@ -84,9 +84,14 @@ var _ = Describe("The Deployment", func() {
 	})
 
 	It("starts without the Secret of the access key", func() {
+		count := 0
 		for _, variable := range podFromTemplate().Spec.Containers[0].Env {
-			Expect(variable.ValueFrom.SecretKeyRef.Optional).To(PointTo(BeTrue()), variable.Name)
+			if secret := variable.ValueFrom.SecretKeyRef; secret != nil {
+				Expect(secret.Optional).To(PointTo(BeTrue()), variable.Name)
+				count++
+			}
 		}
+		Expect(count).To(Equal(3))
 	})
 
 	It("passes flags that the manager knows, and names the ports that it listens on", func(ctx SpecContext) {

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// listingForNew is how old a listing may be that a new object is looked up in.
+	// listingForNew is how old a listing may be that a new object is looked up in if it was created after the listing.
 	listingForNew = 30 * time.Second
 
 	// resyncShare is the part of the resync interval that a listing is used for: each lookup in it is that much less new.
@@ -61,8 +61,8 @@ func (l *listings) find(ctx context.Context, c *ecs.Client, of view, image *v1al
 		return nil, nil
 	}
 	isNew, oldest := image.Status.Image == nil, l.resync/resyncShare
-	if isNew {
-		oldest = listingForNew
+	if isNew { // what a listing showed since its creation, a look of its own could have shown, had its turn come earlier
+		oldest = min(oldest, max(listingForNew, l.clock.Since(image.CreationTimestamp.Time)))
 	}
 	entry := l.of(of)
 	if found, isFresh := l.in(entry, image.Spec.ImageID, oldest); isFresh {

@@ -74,9 +74,36 @@ var _ = Describe("A look at many live images", func() {
 		Expect(condition(w.get(late), "Ready").Reason).To(Equal("Available"))
 		_, single := looks()
 		Expect(single).To(Equal(1))
-		w.clock.Step(listingForNew + time.Second)
+		w.clock.Step(time.Hour)
 		w.attempt(ids[1])
 		w.expectStalled(ids[1], "InvalidImageIdNotFound")
+	})
+
+	It("takes no more calls if it lasts for minutes until all objects that were there before have had their turn", func(ctx SpecContext) {
+		prepare(ctx)
+		for n, id := range ids {
+			if n%10 == 0 {
+				w.clock.Step(30 * time.Second)
+			}
+			w.attempt(id)
+			Expect(condition(w.get(id), "Ready").Reason).To(Equal("Available"))
+		}
+		listed, single := looks()
+		Expect(listed).To(Equal(2))
+		Expect(single).To(BeZero())
+	})
+
+	It("is not by an old listing for an object that was created after it", func(ctx SpecContext) {
+		prepare(ctx)
+		late := w.id + "late"
+		Expect(w.sim.PutImage(ecssim.Image{ImageID: late, RegionID: region})).To(Succeed())
+		attemptAll()
+		Expect(w.sim.DeleteImage(late)).To(BeTrue())
+		w.clock.Step(listingForNew + time.Second)
+		w.createUnseen(late, withSecret("of-this-world"))
+		w.bornEarlier(late, -listingForNew)
+		w.attempt(late)
+		w.expectStalled(late, "InvalidImageIdNotFound")
 	})
 
 	It("believes no listing of what the operator has deleted since", func(ctx SpecContext) {

@@ -24,6 +24,15 @@ import (
 // written "5s,5m".
 type Backoff struct{ First, Longest time.Duration }
 
+var (
+	// DefaultWaiting is the backoff while ECS works on an image, unless a flag sets another.
+	DefaultWaiting = Backoff{5 * time.Second, 5 * time.Minute}
+	// DefaultBlocked is the backoff while a user has to act, unless a flag sets another.
+	DefaultBlocked = Backoff{30 * time.Second, 10 * time.Minute}
+	// Failing is the backoff of attempts that end with an error.
+	Failing = Backoff{time.Second, 5 * time.Minute}
+)
+
 // String returns the backoff as it is written in a flag.
 func (b Backoff) String() string { return b.First.String() + "," + b.Longest.String() }
 
@@ -258,13 +267,13 @@ func (s *schedule) forget(key types.NamespacedName) {
 	delete(s.known, key)
 }
 
-// failureLimiter spaces attempts that end with an error: 1 s, doubling to 5 min, jittered.
+// failureLimiter spaces attempts that end with an error, by the backoff Failing and with jitter.
 type failureLimiter struct {
 	workqueue.TypedRateLimiter[reconcile.Request]
 }
 
 func newFailureLimiter() failureLimiter {
-	return failureLimiter{workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 5*time.Minute)}
+	return failureLimiter{workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](Failing.First, Failing.Longest)}
 }
 
 // When returns the next wait, shortened by up to a quarter.
