@@ -56,6 +56,7 @@ apiVersion: v1
 kind: List
 items:
 - {apiVersion: v1, kind: Namespace, metadata: {name: team-web}}
+- {apiVersion: v1, kind: Namespace, metadata: {name: argocd}}
 - {apiVersion: v1, kind: Node, metadata: {name: node}}
 - {apiVersion: v1, kind: Secret, metadata: {name: alibaba-cloud, namespace: imagegc-system}}
 - {apiVersion: v1, kind: Secret, metadata: {name: alibaba-cloud, namespace: team-web},
@@ -63,7 +64,8 @@ items:
 - {apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: reader, namespace: team-web},
    roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: imagegc-credentials-reader},
    subjects: [{kind: ServiceAccount, name: imagegc-controller-manager, namespace: imagegc-system}]}
-- {apiVersion: ecs.imagegc.io/v1alpha1, kind: CustomImage, metadata: {name: web, namespace: team-web},
+- {apiVersion: ecs.imagegc.io/v1alpha1, kind: CustomImage,
+   metadata: {name: web, namespace: team-web, annotations: {example.com/team: web}},
    spec: {regionID: cn-hangzhou, imageID: m-1, accountID: "1"}}
 - {apiVersion: ecs.imagegc.io/v1alpha1, kind: CustomImage, metadata: {name: web-2023-12, namespace: imagegc-system},
    spec: {regionID: cn-hangzhou, imageID: m-2}}

@@ -1,20 +1,14 @@
 package gitops
 
 import (
-	"context"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/imagegc/ecs-image-gc/internal/ecssim"
 	"github.com/imagegc/ecs-image-gc/test/cluster"
 )
 
@@ -80,65 +74,3 @@ var _ = Describe("docs/gitops.md", func() {
 		Expect(policy).To(Equal(map[string]any{"automated": map[string]any{"prune": true, "selfHeal": true}}))
 	})
 })
-
-// commandLines are the commands of docs/gitops.md, each on one line.
-func commandLines() (found []string) {
-	GinkgoHelper()
-	for _, line := range regexp.MustCompile(`(?m)^ {4,}(kubectl .*)$`).FindAllStringSubmatch(page(), -1) {
-		found = append(found, line[1])
-	}
-	Expect(len(found)).To(BeNumerically(">", 8))
-	return found
-}
-
-// applications has the API server know Applications of Argo CD, whatever is in them.
-const applications = `
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: applications.argoproj.io}
-spec:
-  group: argoproj.io
-  scope: Namespaced
-  names: {kind: Application, plural: applications, singular: application}
-  versions:
-  - name: v1alpha1
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}`
-
-var _ = Describe("The commands of docs/gitops.md", Ordered, func() {
-	var image *unstructured.Unstructured
-
-	BeforeAll(func(ctx SpecContext) {
-		k8s.MustKubectl(ctx, "create", "namespace", "argocd")
-		Expect(k8s.Apply(ctx, applications)).To(cluster.BeQuiet())
-		k8s.MustKubectl(ctx, "wait", "--for=condition=Established", "crd/applications.argoproj.io")
-		k8s.MustKubectl(ctx, "apply", "-f", "config/gitops/argocd/images.yaml")
-		image = live("Available", ecssim.Image{})(ctx)
-	})
-
-	It("succeed", func(ctx SpecContext) {
-		folder := filepath.Dir(cluster.Write("web-2024-01.yaml", []byte(blocks("kind: CustomImage\nmetadata:")[0])))
-		placeholders := strings.NewReplacer("NAMESPACE", namespace, "NAME", image.GetName(),
-			"APPLICATION", "team-web-images", "-f images/", "-n "+tenant+" -f "+folder)
-		for _, command := range commandLines() {
-			command = placeholders.Replace(command)
-			if verb := strings.Fields(command)[1]; slices.Contains([]string{"annotate", "apply", "delete", "patch"}, verb) {
-				command += " --dry-run=server"
-			}
-			Expect(shell(ctx, command)).To(Succeed(), command)
-		}
-	})
-})
-
-// shell runs a command as a person does, in the root of the project.
-func shell(ctx context.Context, command string) error {
-	process := exec.CommandContext(ctx, "bash", "-c", command) // #nosec G204: from a page of the project
-	process.Dir = root
-	process.Env = append(os.Environ(), "KUBECONFIG="+k8s.Kubeconfig, "PATH="+assets+":"+os.Getenv("PATH"))
-	output, err := process.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, output)
-	}
-	return nil
-}

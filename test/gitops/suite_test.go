@@ -21,10 +21,7 @@ import (
 	"github.com/imagegc/ecs-image-gc/test/cluster"
 )
 
-var (
-	k8s    *cluster.Cluster
-	assets string // the directory of kubectl
-)
+var k8s *cluster.Cluster
 
 func TestGitOps(t *testing.T) {
 	RegisterFailHandler(Fail)
@@ -33,9 +30,7 @@ func TestGitOps(t *testing.T) {
 
 // The rules are waited for here, so that no edit comes before them.
 var _ = BeforeSuite(func(ctx SpecContext) {
-	environment := &envtest.Environment{}
-	k8s = cluster.Start(ctx, environment)
-	assets = filepath.Dir(environment.ControlPlane.KubectlPath)
+	k8s = cluster.Start(ctx, &envtest.Environment{})
 	object := parse(manifest("first", ""))
 	Expect(flux(ctx, object)).To(Succeed())
 	Eventually(func() error {
