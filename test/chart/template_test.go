@@ -27,7 +27,7 @@ var _ = Describe("The chart", func() {
 		Expect(rendered.Err).NotTo(HaveOccurred())
 		charted := manifests(rendered.Stdout)
 		configured := manifests(cluster.Build(ctx, "config/default") + "---\n" + cluster.Build(ctx, "config/prometheus"))
-		delete(configured, "Namespace imagegc-system") // Helm creates it, if asked to
+		delete(configured, "Namespace imagegc-system")                  // Helm creates it, if asked to
 		delete(configured, "PrometheusRule imagegc-controller-manager") // docs/gitops.md: its alerts are an example
 		for _, kind := range []string{"", "Binding"} {
 			delete(charted, "ValidatingAdmissionPolicy"+kind+" imagegc-uninstall-warning") // kustomize removes nothing
