@@ -180,7 +180,7 @@ build-installer: ## Write dist/install.yaml, the one file to install from, with 
 
 ##@ Release: docs/release.md
 
-RELEASE := go -C hack/release run . $(if $(VERSION),--version=$(VERSION)) $(if $(BASE),--base=$(BASE)) \
+RELEASE = go -C hack/release run . --version=$(VERSION) $(if $(BASE),--base=$(BASE)) \
   $(if $(REPOSITORY),--repository=$(REPOSITORY))
 
 .PHONY: release-dry-run

@@ -42,8 +42,8 @@ type artifact struct {
 }
 
 // build makes a release in a directory. Variables in env are for the compiler.
-func (r *release) build(ctx context.Context, dir string, env ...string) (b *built, err error) {
-	b = &built{release: r, source: filepath.Join(dir, "source"), files: filepath.Join(dir, "files")}
+func (r *release) build(ctx context.Context, dir string, env ...string) (*built, error) {
+	b := &built{release: r, source: filepath.Join(dir, "source"), files: filepath.Join(dir, "files")}
 	for _, made := range []string{b.source, b.files} {
 		if err := os.MkdirAll(made, 0o750); err != nil {
 			return nil, err
@@ -51,15 +51,8 @@ func (r *release) build(ctx context.Context, dir string, env ...string) (b *buil
 	}
 	b.registry = httptest.NewServer(registry.New(
 		registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))))
-	defer func() {
-		if err != nil {
-			b.registry.Close()
-		}
-	}()
-	if err := r.checkout(ctx, b.source); err != nil {
-		return nil, err
-	}
 	for _, step := range []func() error{
+		func() error { return r.checkout(ctx, b.source) },
 		func() error { return b.addImage(ctx, dir, env) },
 		b.addChart,
 		func() error { return b.addManifests(ctx) },
@@ -67,6 +60,7 @@ func (r *release) build(ctx context.Context, dir string, env ...string) (b *buil
 		b.addChecksums,
 	} {
 		if err := step(); err != nil {
+			b.registry.Close()
 			return nil, err
 		}
 	}

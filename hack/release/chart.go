@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 	"helm.sh/helm/v4/pkg/registry"
@@ -18,13 +20,16 @@ const chartName = "ecs-image-gc"
 
 // addChart packages the chart with the version of the release, and pushes it as Helm does.
 func (b *built) addChart() error {
-	chart, err := loader.LoadDir(filepath.Join(b.source, "charts", chartName))
+	c, err := loader.LoadDir(filepath.Join(b.source, "charts", chartName))
 	if err != nil {
 		return fmt.Errorf("load the chart: %w", err)
 	}
-	chart.Metadata.Version, chart.Metadata.AppVersion = b.chartVersion(), b.version
-	chart.StampModTimes(b.date)
-	packed, err := chartutil.Save(chart, b.files)
+	c.Metadata.Version, c.Metadata.AppVersion = b.chartVersion(), b.version
+	if err := b.pin(c); err != nil {
+		return err
+	}
+	c.StampModTimes(b.date)
+	packed, err := chartutil.Save(c, b.files)
 	if err != nil {
 		return fmt.Errorf("package the chart: %w", err)
 	}
@@ -55,4 +60,25 @@ func (r *release) chartVersion() string {
 		return "0.0.0-g" + version
 	}
 	return version
+}
+
+// pin makes the published image, by its digest, the default of the chart.
+func (b *built) pin(c *chart.Chart) error {
+	repository, digest, _ := strings.Cut(b.pinned(), "@")
+	for _, f := range c.Raw {
+		if f.Name != chartutil.ValuesfileName {
+			continue
+		}
+		for from, to := range map[string]string{
+			"\n  repository: imagegc/ecs-image-gc\n": "\n  repository: " + repository + "\n",
+			"\n  digest: \"\"\n":                     "\n  digest: " + digest + "\n",
+			" No image is published yet: build your own with `make docker-build`.\n": "\n",
+		} {
+			if bytes.Count(f.Data, []byte(from)) != 1 {
+				return fmt.Errorf("want %q once in %s of the chart", from, f.Name)
+			}
+			f.Data = bytes.Replace(f.Data, []byte(from), []byte(to), 1)
+		}
+	}
+	return nil
 }

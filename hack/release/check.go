@@ -1,7 +1,6 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -10,13 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"helm.sh/helm/v4/pkg/registry"
@@ -195,57 +192,4 @@ func (b *built) checkChart() error {
 		return fmt.Errorf("the chart is for version %s", pulled.Chart.Meta.AppVersion)
 	}
 	return nil
-}
-
-// runImage runs the entry point out of the layers of the image for this machine.
-func (b *built) runImage(ctx context.Context, index v1.ImageIndex) error {
-	i := slices.IndexFunc(platforms, func(p v1.Platform) bool { return p.OS == runtime.GOOS && p.Architecture == runtime.GOARCH })
-	if i < 0 {
-		fmt.Printf("No image for %s/%s, so none is run\n", runtime.GOOS, runtime.GOARCH)
-		return nil
-	}
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		return err
-	}
-	image, err := index.Image(manifest.Manifests[i].Digest)
-	if err != nil {
-		return err
-	}
-	binary, err := os.OpenFile(filepath.Join(filepath.Dir(b.files), "entrypoint"), os.O_CREATE|os.O_WRONLY, 0o700)
-	if err != nil {
-		return err
-	}
-	if err := extract(image, b.recipe.entrypoint[0], binary); err != nil {
-		return err
-	}
-	if err := binary.Close(); err != nil {
-		return err
-	}
-	said, err := output(ctx, "", []string{}, binary.Name(), "--version")
-	if err != nil {
-		return err
-	}
-	if !strings.Contains(string(said), b.version) {
-		return fmt.Errorf("the image says that its version is %q, not %s", said, b.version)
-	}
-	fmt.Printf("Pulled and run: %s\n", bytes.TrimSpace(said))
-	return nil
-}
-
-// extract copies a file out of an image.
-func extract(image v1.Image, path string, to io.Writer) error {
-	files := mutate.Extract(image)
-	defer files.Close()
-	archive := tar.NewReader(files)
-	for {
-		header, err := archive.Next()
-		if err != nil {
-			return fmt.Errorf("find %s: %w", path, err)
-		}
-		if "/"+header.Name == path {
-			_, err := io.Copy(to, archive) // #nosec G110: what this program packed
-			return err
-		}
-	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,9 +30,7 @@ type release struct {
 func describe(ctx context.Context, s settings) (r *release, err error) {
 	r = &release{root: s.root, version: s.version}
 	if r.version == "" {
-		if r.version, err = git(ctx, s.root, "describe", "--tags", "--always", "--dirty"); err != nil {
-			return nil, err
-		}
+		return nil, errors.New("--version is required")
 	}
 	if r.revision, err = git(ctx, s.root, "rev-parse", "HEAD"); err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ type settings struct {
 func main() {
 	s := settings{}
 	flag.StringVar(&s.root, "root", "../..", "The project's root.")
-	flag.StringVar(&s.version, "version", "", "The version, such as v0.1.0. Default: what `git describe` says.")
+	flag.StringVar(&s.version, "version", "", "The version, such as v0.1.0.")
 	flag.StringVar(&s.repository, "repository", "ghcr.io/imagegc/ecs-image-gc",
 		"Where the image is published; the chart is published to charts/ beside it.")
 	flag.StringVar(&s.base, "base", "", "The image to build on, or local for a small one that is made here. "+
