@@ -20,7 +20,7 @@ export CGO_ENABLED ?= 0
 GO_TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod hack/*/go.mod test/*/go.mod))
 TEST_MODULES := $(filter-out hack/%,$(MODULES))
-LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench hack/gitops-controllers
+LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench hack/release hack/gitops-controllers
 
 ##@ General
 
@@ -55,9 +55,17 @@ verify: bin/golangci-lint ## Fail, and print the diff, if generate, manifests, d
 	hack/verify.sh generate manifests docs chart fmt tidy build-installer
 
 .PHONY: lint
-lint: bin/golangci-lint ## Run the linters of .golangci.yml on every module with code in it.
+lint: bin/golangci-lint lint-workflows ## Run the linters of .golangci.yml on every module with code in it.
 	@! grep -rnE --include='*.go' '// *nolint' . || { echo 'no nolint: make an exception in .golangci.yml' >&2; exit 1; }
 	for module in $(LINT_MODULES); do (cd $$module && $(CURDIR)/bin/golangci-lint run); done
+
+.PHONY: lint-workflows
+lint-workflows: ## Check .github: workflows with actionlint, actions pinned by commit, no module without updates.
+	go tool -modfile=hack/actionlint/go.mod actionlint
+	@! grep -n 'uses:' .github/workflows/* | grep -vE 'uses: (\./|[^@ ]+@[0-9a-f]{40} # v[0-9.]+$$)' || \
+	  { echo 'pin these by commit, with the version in a comment' >&2; exit 1; }
+	@for module in $(MODULES); do grep -qxF "  - /$${module#.}" .github/dependabot.yml || \
+	  { echo "$$module is missing in .github/dependabot.yml" >&2; exit 1; }; done
 
 # Suites wait for API servers much of the time, so there are more of them at once than cores.
 .PHONY: test
@@ -174,6 +182,19 @@ build-installer: ## Write dist/install.yaml, the one file to install from, with 
 	cd bin/installer && $(GO_TOOL) kustomize edit set image $(IMAGE)=$(IMG)
 	$(GO_TOOL) kustomize build bin/installer >dist/install.yaml
 	@grep -q 'image: $(IMG)$$' dist/install.yaml || { echo 'no image named $(IMAGE) in config/default' >&2; exit 1; }
+
+##@ Release: docs/release.md
+
+RELEASE = go -C hack/release run . --version=$(VERSION) $(if $(BASE),--base=$(BASE)) \
+  $(if $(REPOSITORY),--repository=$(REPOSITORY))
+
+.PHONY: release-dry-run
+release-dry-run: ## Make VERSION twice without Docker, compare and check it; files in bin/release. BASE=IMAGE builds on that.
+	$(RELEASE)
+
+.PHONY: release
+release: ## Do the same on the base of the Dockerfile, and push it to REPOSITORY.
+	$(RELEASE) --push
 
 ##@ Use a cluster: that of the current kubectl context
 

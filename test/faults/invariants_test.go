@@ -503,7 +503,7 @@ func (w *world) checkOnce() {
 		}
 	}
 	for id, n := range counts {
-		if n != 1 {
+		if n < 1 || n > 1+int(w.late.Load()) {
 			w.violatedf("%d calls of DeleteImage for %s without a fault", n, id)
 		}
 	}
@@ -519,7 +519,7 @@ func (w *world) isMissing(image *v1alpha1.CustomImage) bool {
 
 // checkEnd checks what has to hold when a plan is over.
 func (w *world) checkEnd() {
-	counts, faults := map[string]int{}, w.wire.faults()
+	counts, faults := map[string]int{}, w.wire.faults()+int(w.late.Load())
 	if w.child != nil {
 		faults = 1 // which the child counts
 	}

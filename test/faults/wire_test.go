@@ -303,6 +303,9 @@ func (o *operatorProcess) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.cloud.Unlock()
 	w.users.release(o, c.imageID)
 	w.tracef("operator %d: %s: %d %s", o.number, name, recorded.Code, codeOf(recorded.Body.Bytes()))
+	if !faulty && r.Context().Err() != nil { // the time limit was over: the machine is busy
+		w.late.Add(1)
+	}
 	switch {
 	case faulty && f.way == diesAfter:
 		o.die()

@@ -44,8 +44,9 @@ type world struct {
 	running   sync.WaitGroup
 	// operatorsAtOnce is how many operators there are at a time.
 	operatorsAtOnce int
-	shown           atomic.Bool // whether the lens has shown an operator something else than the truth
-	cloud           sync.Mutex  // held by a call of ECS, and by a change of an image
+	shown           atomic.Bool  // whether the lens has shown an operator something else than the truth
+	late            atomic.Int32 // calls of ECS whose answers came after the time limit, without a fault
+	cloud           sync.Mutex   // held by a call of ECS, and by a change of an image
 
 	mu         sync.Mutex
 	began      time.Time
