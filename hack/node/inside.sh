@@ -64,7 +64,8 @@ key=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
 
 # issue NAME SUBJECT [NAMES] writes a certificate that is good for servers and clients, and its key.
 issue() {
-  openssl req -x509 -days 30 "${key[@]}" -CA $pki/ca.crt -CAkey $pki/ca.key -subj "$2" -addext extendedKeyUsage=serverAuth,clientAuth ${3:+-addext "subjectAltName=$3"} \
+  openssl req -x509 -days 30 "${key[@]}" -CA $pki/ca.crt -CAkey $pki/ca.key -subj "$2" \
+    -addext extendedKeyUsage=serverAuth,clientAuth ${3:+-addext "subjectAltName=$3"} \
     -keyout "$pki/$1.key" -out "$pki/$1.crt" 2>/dev/null
 }
 
