@@ -28,7 +28,7 @@ needs() {
   fi
   try "root, and leave to make namespaces" unshare --mount --pid --net --uts --ipc --fork true &&
     try "cgroup v1, with a hierarchy for each controller" test -w /sys/fs/cgroup/cpuset/tasks &&
-    try "bridges and veth devices" unshare --net sh -c 'ip link add a type bridge && ip link add b type veth' &&
+    try "bridges and veth devices" unshare --net sh -c 'ip link add name x type bridge && ip link add name y type veth' &&
     try "nftables and ipset in the kernel" unshare --net sh -c 'nft add table t && iptables -S && ipset create s hash:ip'
 }
 
