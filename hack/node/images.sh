@@ -56,6 +56,7 @@ END
 mapfile -t bases < <(sed -nE 's/^FROM (--platform=[^ ]+ )?([^ ]+).*/\2/p' Dockerfile)
 build "${bases[0]}" --file - "$files" <<'END'
 FROM localhost/busybox:1
+WORKDIR /tmp
 COPY ca-certificates.crt /etc/ssl/certs/
 ENV PATH=/usr/local/go/bin:/bin HOME=/root GOPATH=/go GOTOOLCHAIN=local
 END

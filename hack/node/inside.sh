@@ -105,20 +105,18 @@ until_ok() {
   until "$@" >/dev/null 2>&1; do sleep 0.1; done
 }
 
+# control_plane starts it. Nobody comes through a proxy, but without the requestheader flags the controller manager logs an
+# error each minute.
 control_plane() {
-  local apiserver=(
-    --etcd-servers http://127.0.0.1:2379 --advertise-address $address --service-cluster-ip-range $services
-    --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --allow-privileged
-    --service-account-issuer https://kubernetes.default.svc.cluster.local
-    --service-account-key-file $pki/service-accounts.key --service-account-signing-key-file $pki/service-accounts.key
-    --tls-cert-file $pki/apiserver.crt --tls-private-key-file $pki/apiserver.key --client-ca-file $pki/ca.crt
-    --kubelet-client-certificate $pki/kubelet-client.crt --kubelet-client-key $pki/kubelet-client.key
-    --kubelet-certificate-authority $pki/ca.crt --kubelet-preferred-address-types InternalIP
-    # Nobody comes through a proxy. Without this the controller manager logs an error each minute.
-    --requestheader-client-ca-file $pki/ca.crt --requestheader-allowed-names nobody
-  )
   start etcd --data-dir /var/lib/etcd --unsafe-no-fsync
-  start kube-apiserver "${apiserver[@]}"
+  start kube-apiserver --etcd-servers http://127.0.0.1:2379 --advertise-address $address --service-cluster-ip-range $services \
+    --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --allow-privileged \
+    --service-account-issuer https://kubernetes.default.svc.cluster.local \
+    --service-account-key-file $pki/service-accounts.key --service-account-signing-key-file $pki/service-accounts.key \
+    --tls-cert-file $pki/apiserver.crt --tls-private-key-file $pki/apiserver.key --client-ca-file $pki/ca.crt \
+    --kubelet-client-certificate $pki/kubelet-client.crt --kubelet-client-key $pki/kubelet-client.key \
+    --kubelet-certificate-authority $pki/ca.crt --kubelet-preferred-address-types InternalIP \
+    --requestheader-client-ca-file $pki/ca.crt --requestheader-allowed-names nobody
   until_ok kubectl get --raw /readyz
   start kube-controller-manager --kubeconfig /run/node/controller-manager.conf --use-service-account-credentials \
     --service-account-private-key-file $pki/service-accounts.key --root-ca-file $pki/ca.crt \
