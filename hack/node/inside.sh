@@ -4,16 +4,22 @@
 #   inside.sh STATE ASSETS: the node's directory, and that of the control plane's binaries
 #
 # When it ends, everything in the node ends. It ends when a part of the node does.
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "inside.sh: line $LINENO failed: $BASH_COMMAND"' ERR
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 state=$1 assets=$2
 etc=/run/node/etc pki=/run/node/pki log=/var/log/node
 address=10.99.0.1 services=10.96.0.0/16 pods=10.244.0.0/16
-export PATH=/run/node/bin:/run/node/assets:$PATH KUBECONFIG=/run/node/admin.conf
+export PATH=/run/node/bin:/run/node/assets:$PATH KUBECONFIG=/run/node/admin.conf KUBECACHEDIR=/run/node/cache
 
-# mounts has all that is written below /run and /var written to the node's directory.
+# mounts has all that is written below /run and /var written to the node's directory, and lets nothing be written to the
+# machine's other directories.
 mounts() {
+  local directory
   mount --make-rprivate /
+  for directory in /etc /opt /usr; do
+    mount --bind -o ro "$directory" "$directory"
+  done
   mount --bind "$state/var" /var
   mount -t tmpfs -o mode=755 tmpfs /run
   mkdir -p /run/lock /run/netns /run/node/{assets,bin,etc,pki} "$log"
@@ -120,7 +126,7 @@ control_plane() {
   until_ok kubectl get --raw /readyz
   start kube-controller-manager --kubeconfig /run/node/controller-manager.conf --use-service-account-credentials \
     --service-account-private-key-file $pki/service-accounts.key --root-ca-file $pki/ca.crt \
-    --allocate-node-cidrs --cluster-cidr $pods --leader-elect=false
+    --allocate-node-cidrs --cluster-cidr $pods --leader-elect=false --flex-volume-plugin-dir /var/lib/kubelet/volume-plugins
   start kube-scheduler --kubeconfig /run/node/scheduler.conf --leader-elect=false
 }
 

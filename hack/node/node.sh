@@ -63,7 +63,7 @@ up() {
 enter() {
   local unshare
   unshare=$(<"$state/pid")
-  nsenter --target "$(cat "/proc/$unshare/task/$unshare/children")" --mount --pid --net --uts --ipc \
+  nsenter --target "$(tr -d " " <"/proc/$unshare/task/$unshare/children")" --mount --pid --net --uts --ipc \
     env -C "$PWD" KUBECONFIG=/run/node/admin.conf PATH="/run/node/bin:/run/node/assets:$PATH" "$@"
 }
 
