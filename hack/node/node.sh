@@ -64,7 +64,8 @@ enter() {
   local unshare
   unshare=$(<"$state/pid")
   nsenter --target "$(tr -d " " <"/proc/$unshare/task/$unshare/children")" --mount --pid --net --uts --ipc \
-    env -C "$PWD" KUBECONFIG=/run/node/admin.conf PATH="/run/node/bin:/run/node/assets:$PATH" "$@"
+    env -C "$PWD" KUBECONFIG=/run/node/admin.conf KUBECACHEDIR=/run/node/cache \
+    PATH="/run/node/bin:/run/node/assets:$PATH" "$@"
 }
 
 load() {
