@@ -151,6 +151,7 @@ control_plane
 wait $importing
 start kubelet --config $etc/kubelet.yaml --kubeconfig /run/node/node.conf --hostname-override node --node-ip $address
 start kube-proxy --config $etc/kube-proxy.yaml
+until_ok kubectl wait node/node --for=condition=Ready --timeout=1s
 start kube-router --run-firewall=true --run-router=false --run-service-proxy=false --run-loadbalancer=false --health-port 0 \
   --kubeconfig /run/node/admin.conf --hostname-override node --service-cluster-ip-range $services
 until_ok kubectl -n kube-system get serviceaccount default # without which no pod is made

@@ -26,9 +26,11 @@ func startSpecs() {
 	})
 
 	It("becomes the leader", func(ctx SpecContext) {
-		lease := &coordinationv1.Lease{}
-		Expect(admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "ecs-image-gc"}, lease)).To(Succeed())
-		Expect(lease.Spec.HolderIdentity).To(HaveValue(HavePrefix(managerPod(ctx).Name + "_")))
+		Eventually(func(g Gomega) {
+			lease := &coordinationv1.Lease{}
+			g.Expect(admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "ecs-image-gc"}, lease)).To(Succeed())
+			g.Expect(lease.Spec.HolderIdentity).To(HaveValue(HavePrefix(managerPod(ctx).Name + "_")))
+		}).Should(Succeed())
 	})
 
 	It("passes each probe from the first on", func(ctx SpecContext) {
