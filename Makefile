@@ -18,7 +18,7 @@ SHELL := bash
 export CGO_ENABLED ?= 0
 
 GO_TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
-MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod hack/*/go.mod test/*/go.mod))
+MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod hack/*/go.mod hack/node/*/go.mod test/*/go.mod))
 TEST_MODULES := $(filter-out hack/%,$(MODULES))
 LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench hack/release hack/gitops-controllers
 
@@ -26,7 +26,7 @@ LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench hack/release hack/
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
 
 ##@ See it work, on a control plane of its own
 
@@ -37,6 +37,18 @@ demo: build ## Walk images through every documented error to their deletion, che
 .PHONY: sandbox
 sandbox: build ## Start what the demo starts, and stay: prints the kubeconfig and what to try.
 	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go run ./hack/demo --sandbox
+
+.PHONY: node
+node: ## Start a Kubernetes node with the operator's image and the simulator, and say how to use it.
+	hack/node/build.sh
+	hack/node/images.sh
+	hack/node/node.sh up
+	hack/node/node.sh exec kubectl apply --server-side -k hack/ecssim
+	@cat hack/node/node.txt
+
+.PHONY: node-down
+node-down: ## End the node, and see that nothing is left of it.
+	hack/node/node.sh down
 
 .PHONY: controlplane
 controlplane: ## Find or make the control plane's binaries, and print their directory.
@@ -110,6 +122,13 @@ gitops-controllers: ## Run Flux's kustomize-controller with config/gitops/flux; 
 soak: ## Delete and make objects for SOAK (30m), with 5 % of all calls failing, and the operator killed every 20 s.
 	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C test/faults test -count=1 -timeout=0 -v \
 	  -run=TestSoak -soak=$(or $(SOAK),30m)
+
+.PHONY: e2e
+e2e: ## Check the operator in pods, on a node made here: needs root; 4 min, and 15 to compile the node the first time.
+	hack/node/e2e.sh
+
+.PHONY: e2e-down
+e2e-down: node-down ## End the node, and see that nothing is left of it.
 
 .PHONY: fuzz
 fuzz: ## Fuzz what reads answers, scenarios and times, for FUZZTIME (1m) each; the corpus is in testdata/fuzz.
