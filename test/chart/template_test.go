@@ -94,6 +94,7 @@ var _ = DescribeTable("Helm refuses a value that makes no sense, and names it",
 	Entry(nil, "--set=waitingBackoff=5s", "at '/waitingBackoff'"),
 	Entry(nil, "--set=fullnameOverride="+strings.Repeat("a", 37), "at '/fullnameOverride': maxLength: got 37, want 36"),
 	Entry(nil, "--set=namespaces={Team_A}", "at '/namespaces/0'"),
+	Entry(nil, "--set=serviceAccount.create=false", "serviceAccount.name is required with serviceAccount.create=false"),
 	Entry(nil, "--set=leaderElection.enabled=false,replicaCount=2", "replicaCount: more than one pod requires leaderElection.enabled"),
 )
 

@@ -9,7 +9,7 @@ The prefix of names. The longest name is that of the Service, with 27 characters
 {{- if .Values.serviceAccount.create -}}
 {{- .Values.serviceAccount.name | default (printf "%s-controller-manager" (include "ecs-image-gc.fullname" .)) }}
 {{- else -}}
-{{- .Values.serviceAccount.name | default "default" }}
+{{- required "serviceAccount.name is required with serviceAccount.create=false: the admission policies name it" .Values.serviceAccount.name }}
 {{- end }}
 {{- end }}
 
