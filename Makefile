@@ -40,6 +40,7 @@ sandbox: build ## Start what the demo starts, and stay: prints the kubeconfig an
 
 .PHONY: node
 node: ## Start a Kubernetes node with the operator's image and the simulator, and say how to use it.
+	hack/node/node.sh needs
 	hack/node/build.sh
 	hack/node/images.sh
 	hack/node/node.sh up
