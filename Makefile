@@ -40,6 +40,7 @@ sandbox: build ## Start what the demo starts, and stay: prints the kubeconfig an
 
 .PHONY: node
 node: ## Start a Kubernetes node with the operator's image and the simulator, and say how to use it.
+	hack/node/node.sh needs
 	hack/node/build.sh
 	hack/node/images.sh
 	hack/node/node.sh up
@@ -124,7 +125,7 @@ soak: ## Delete and make objects for SOAK (30m), with 5 % of all calls failing, 
 	  -run=TestSoak -soak=$(or $(SOAK),30m)
 
 .PHONY: e2e
-e2e: ## Check the operator in pods, on a node made here: needs root; 4 min, and 15 to compile the node the first time.
+e2e: ## Check the operator in pods, on a node made here: needs root; 2 min, and 15 to compile it all once.
 	hack/node/e2e.sh
 
 .PHONY: e2e-down

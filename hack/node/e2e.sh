@@ -19,7 +19,7 @@ step() {
 }
 
 checks() {
-  go test -tags e2e -count=1 -timeout 20m -exec "$PWD/hack/node/node.sh exec" ./test/e2e -v && return
+  go test -tags e2e -count=1 -timeout 20m -exec "$PWD/hack/node/node.sh exec" ./test/e2e -v -ginkgo.no-color && return
   hack/node/node.sh exec kubectl get pods,events -A
   hack/node/node.sh exec kubectl logs -n imagegc-system -l app.kubernetes.io/component=manager --prefix --tail=50
   echo 'e2e: failed; the node runs on: hack/node/node.sh exec kubectl ..., and make e2e-down to end it' >&2

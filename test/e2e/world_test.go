@@ -158,16 +158,22 @@ func remove(ctx context.Context, object *v1alpha1.CustomImage) {
 // expectDeleted waits until the object is gone. The image is gone by then, and an event says so.
 func expectDeleted(ctx context.Context, object *v1alpha1.CustomImage) {
 	GinkgoHelper()
-	Eventually(func() bool {
-		return apierrors.IsNotFound(admin.Get(ctx, client.ObjectKeyFromObject(object), &v1alpha1.CustomImage{}))
-	}).Should(BeTrue(), "the object is gone")
-	Expect(look(ctx).Images).NotTo(ContainElement(HaveField("ImageID", object.Spec.ImageID)))
+	expectGone(ctx, object)
 	Eventually(func(g Gomega) {
 		events := &eventsv1.EventList{}
 		g.Expect(admin.List(ctx, events, client.InNamespace(namespace))).To(Succeed())
 		g.Expect(events.Items).To(ContainElement(And(
 			HaveField("Regarding.UID", object.UID), HaveField("Reason", "Deleted"))))
 	}).Should(Succeed())
+}
+
+// expectGone waits until the object is gone. The image is gone by then.
+func expectGone(ctx context.Context, object *v1alpha1.CustomImage) {
+	GinkgoHelper()
+	Eventually(func() bool {
+		return apierrors.IsNotFound(admin.Get(ctx, client.ObjectKeyFromObject(object), &v1alpha1.CustomImage{}))
+	}).Should(BeTrue(), "the object is gone")
+	Expect(look(ctx).Images).NotTo(ContainElement(HaveField("ImageID", object.Spec.ImageID)))
 }
 
 // endOf does what ends a pod, and returns how its container ended, and how long after the pod was deleted.
