@@ -145,11 +145,14 @@ func (a *attempt) findKey(ctx context.Context) error {
 // evidence.
 func (a *attempt) look(ctx context.Context) error {
 	f, spec := &a.facts, a.facts.Image.Spec
-	found, err := a.cloud.listings.find(ctx, a.ecs, a.view, f.Image)
+	found, isCalled, err := a.cloud.listings.find(ctx, a.ecs, a.view, f.Image)
 	if found == nil && err == nil {
+		isCalled = true
 		found, err = a.ecs.FindImage(ctx, spec.RegionID, spec.ImageID)
 	}
-	a.heard(err)
+	if isCalled { // what a listing in memory shows is no answer of a region
+		a.heard(err)
+	}
 	if err != nil {
 		return err
 	}

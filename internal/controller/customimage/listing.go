@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// listingForNew is how old a listing may be that a new object is looked up in if it was created after the listing.
-	listingForNew = 30 * time.Second
+	// listingForNew is how old a listing may be that a new object is looked up in if it was created after the listing, and
+	// longestForNew if it was created before.
+	listingForNew, longestForNew = 30 * time.Second, 30 * time.Minute
 
 	// resyncShare is the part of the resync interval that a listing is used for: each lookup in it is that much less new.
 	resyncShare = 10
@@ -55,42 +56,43 @@ type listing struct {
 	dropped map[string]bool // while it is read
 }
 
-// find returns the image of a live object, if a listing shows it; nil if the object has to be looked at for itself.
-func (l *listings) find(ctx context.Context, c *ecs.Client, of view, image *v1alpha1.CustomImage) (*ecs.Image, error) {
+// find returns the image of a live object, if a listing shows it; nil if the object has to be looked at for itself. It also
+// reports whether ECS was called.
+func (l *listings) find(ctx context.Context, c *ecs.Client, of view, image *v1alpha1.CustomImage) (*ecs.Image, bool, error) {
 	if !mayBeLookedUp(image) {
-		return nil, nil
+		return nil, false, nil
 	}
 	isNew, oldest := image.Status.Image == nil, l.resync/resyncShare
 	if isNew { // what a listing showed since its creation, a look of its own could have shown, had its turn come earlier
-		oldest = min(oldest, max(listingForNew, l.clock.Since(image.CreationTimestamp.Time)))
+		oldest = min(oldest, longestForNew, max(listingForNew, l.clock.Since(image.CreationTimestamp.Time)))
 	}
 	entry := l.of(of)
 	if found, isFresh := l.in(entry, image.Spec.ImageID, oldest); isFresh {
-		return found, nil
+		return found, false, nil
 	}
 	entry.renewing.Lock()
 	defer entry.renewing.Unlock()
 	found, isFresh := l.in(entry, image.Spec.ImageID, oldest)
 	if isFresh || l.clock.Now().Before(entry.paused) {
-		return found, nil
+		return found, false, nil
 	}
-	err := l.renew(ctx, c, entry, image, isNew)
+	isCalled, err := l.renew(ctx, c, entry, image, isNew)
 	entry.paused = l.clock.Now().Add(listingPause)
 	if failure.CodeOf(err) == failure.CodeNoAnswer {
-		return nil, err
+		return nil, isCalled, err
 	} else if err != nil { // a key may look at single images and not list them
 		log.FromContext(ctx).Info("Could not list the images, and looks at them one by one", "region", of.region, "error", err.Error())
-		return nil, nil
+		return nil, isCalled, nil
 	}
 	found, _ = l.in(entry, image.Spec.ImageID, oldest)
-	return found, nil
+	return found, isCalled, nil
 }
 
 // in returns the image if the listing has it, and whether the listing is fresh enough to tell.
 func (l *listings) in(entry *listing, imageID string, oldest time.Duration) (*ecs.Image, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.clock.Since(entry.began) > oldest {
+	if age := l.clock.Since(entry.began); age > oldest || age < 0 {
 		return nil, false
 	}
 	if found, ok := entry.images[imageID]; ok {
@@ -107,13 +109,13 @@ func mayBeLookedUp(image *v1alpha1.CustomImage) bool {
 		status.LastHandledRetryAt == decision.RetryAt(image) && decision.ObstacleOf(image) == nil
 }
 
-// renew makes a listing if that takes fewer calls than the looks that it saves.
-func (l *listings) renew(ctx context.Context, c *ecs.Client, entry *listing, image *v1alpha1.CustomImage, isNew bool) error {
+// renew makes a listing if that takes fewer calls than the looks that it saves, and reports whether ECS was called.
+func (l *listings) renew(ctx context.Context, c *ecs.Client, entry *listing, image *v1alpha1.CustomImage, isNew bool) (bool, error) {
 	looks, err := l.looks(ctx, image, isNew)
 	if err != nil || looks < 2 {
-		return err
+		return false, err
 	}
-	began := l.clock.Now()
+	began := l.clock.Now().Round(0) // the time of day: the other one stands still while a machine is suspended
 	l.mu.Lock()
 	entry.dropped = map[string]bool{}
 	l.mu.Unlock()
@@ -123,7 +125,7 @@ func (l *listings) renew(ctx context.Context, c *ecs.Client, entry *listing, ima
 	dropped := entry.dropped
 	entry.dropped = nil
 	if err != nil || pages >= looks {
-		return err
+		return true, err
 	}
 	entry.began, entry.images = began, make(map[string]ecs.Image, len(listed))
 	for _, found := range listed {
@@ -131,7 +133,7 @@ func (l *listings) renew(ctx context.Context, c *ecs.Client, entry *listing, ima
 			entry.images[found.ImageID] = found
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // looks counts the objects of the same region and key that a listing would spare a look: those that are new now, or

@@ -106,6 +106,25 @@ var _ = Describe("A look at many live images", func() {
 		w.expectStalled(late, "InvalidImageIdNotFound")
 	})
 
+	It("is no answer of the region if it is by a listing in memory", func(ctx SpecContext) {
+		prepare(ctx)
+		w.attempt(ids[0])
+		unanswered := func() (calls int) {
+			for _, share := range w.reconciler.cloud.shares.by {
+				calls += share.unanswered
+			}
+			return calls
+		}
+		w.ecs.answer = func(http.ResponseWriter, string, *http.Request) bool { panic(http.ErrAbortHandler) }
+		w.change(ids[0], annotated(v1alpha1.AnnotationRetryAt, "now"))
+		_, _ = w.reconcile(ids[0])
+		before := unanswered()
+		Expect(before).To(BeNumerically(">", 0))
+		w.attempt(ids[1])
+		Expect(condition(w.get(ids[1]), "Ready").Reason).To(Equal("Available"))
+		Expect(unanswered()).To(Equal(before))
+	})
+
 	It("believes no listing of what the operator has deleted since", func(ctx SpecContext) {
 		prepare(ctx)
 		attemptAll()
