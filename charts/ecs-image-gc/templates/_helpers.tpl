@@ -50,40 +50,40 @@ The manager's flags. What has the manager's own default is left out.
 - --leader-elect
 {{- end }}
 {{- with .Values.namespaces }}
-- --namespaces={{ join "," . }}
+- '--namespaces={{ join "," . }}'
 {{- end }}
 {{- if ne .Values.credentials.source "auto" }}
-- --credentials={{ .Values.credentials.source }}
+- '--credentials={{ .Values.credentials.source }}'
 {{- end }}
 {{- with .Values.credentials.ambientNamespaces }}
-- --ambient-namespaces={{ join "," . }}
+- '--ambient-namespaces={{ join "," . }}'
 {{- end }}
 {{- if ne .Values.network "public" }}
-- --network={{ .Values.network }}
+- '--network={{ .Values.network }}'
 {{- end }}
 {{- with .Values.stsRegion }}
-- --sts-region={{ . }}
+- '--sts-region={{ . }}'
 {{- end }}
 {{- with .Values.ecsEndpoint }}
-- --ecs-endpoint={{ . }}
+- '--ecs-endpoint={{ . }}'
 {{- end }}
 {{- if ne .Values.resyncInterval "6h" }}
-- --resync-interval={{ .Values.resyncInterval }}
+- '--resync-interval={{ .Values.resyncInterval }}'
 {{- end }}
 {{- if ne (int .Values.maxConcurrentReconciles) 64 }}
-- --max-concurrent-reconciles={{ .Values.maxConcurrentReconciles }}
+- '--max-concurrent-reconciles={{ .Values.maxConcurrentReconciles }}'
 {{- end }}
 {{- if ne (int .Values.requestTimeoutSeconds) 45 }}
-- --request-timeout={{ .Values.requestTimeoutSeconds }}s
+- '--request-timeout={{ .Values.requestTimeoutSeconds }}s'
 {{- end }}
 {{- if ne .Values.waitingBackoff "5s,5m" }}
-- --waiting-backoff={{ .Values.waitingBackoff }}
+- '--waiting-backoff={{ .Values.waitingBackoff }}'
 {{- end }}
 {{- if ne .Values.blockedBackoff "30s,10m" }}
-- --blocked-backoff={{ .Values.blockedBackoff }}
+- '--blocked-backoff={{ .Values.blockedBackoff }}'
 {{- end }}
 {{- if ne (toString .Values.logLevel) "info" }}
-- --zap-log-level={{ .Values.logLevel }}
+- '--zap-log-level={{ .Values.logLevel }}'
 {{- end }}
 {{- with .Values.extraArgs }}
 {{ toYaml . }}
