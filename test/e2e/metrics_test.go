@@ -4,10 +4,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/tls"
-	"fmt"
-	"io"
-	"net/http"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -44,21 +40,5 @@ func metricsSpecs() {
 
 // scrape asks the Service for the metrics, and returns the status and the body of the answer.
 func scrape(ctx context.Context, token string) (string, error) {
-	url := "https://" + address(ctx, metrics) + ":8443/metrics"
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return "", err
-	}
-	if token != "" {
-		request.Header.Set("Authorization", "Bearer "+token)
-	}
-	// The manager makes its certificate itself.
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
-	response, err := (&http.Client{Transport: transport}).Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return fmt.Sprintf("%d %s", response.StatusCode, body), err
+	return cluster.Get(ctx, "https://"+address(ctx, metrics)+":8443/metrics", token)
 }

@@ -2,11 +2,7 @@ package install
 
 import (
 	"context"
-	"crypto/tls"
-	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os/exec"
 	"syscall"
 	"time"
@@ -23,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/test/cluster"
 )
 
 var _ = Describe("The manager, run as the Deployment runs it", Ordered, func() {
@@ -48,7 +45,7 @@ var _ = Describe("The manager, run as the Deployment runs it", Ordered, func() {
 	It("answers the Deployment's probes", func(ctx SpecContext) {
 		container := deployment.Spec.Template.Spec.Containers[0]
 		for _, probe := range []*corev1.Probe{container.LivenessProbe, container.ReadinessProbe} {
-			Eventually(get).WithArguments(ctx, "http://"+health+probe.HTTPGet.Path, "").Should(HavePrefix("200 "))
+			Eventually(cluster.Get).WithArguments(ctx, "http://"+health+probe.HTTPGet.Path, "").Should(HavePrefix("200 "))
 		}
 	})
 
@@ -84,12 +81,12 @@ var _ = Describe("The manager, run as the Deployment runs it", Ordered, func() {
 		url := "https://" + metrics + "/metrics"
 		scraper := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "scraper"}}
 		Expect(admin.Create(ctx, scraper)).To(Succeed())
-		Expect(get(ctx, url, "")).To(HavePrefix("401 "))
-		Expect(get(ctx, url, k8s.Token(ctx, scraper.Name))).To(HavePrefix("403 "))
+		Expect(cluster.Get(ctx, url, "")).To(HavePrefix("401 "))
+		Expect(cluster.Get(ctx, url, k8s.Token(ctx, scraper.Name))).To(HavePrefix("403 "))
 
 		bindMetrics(ctx, scraper.Name)
 		bound := k8s.Token(ctx, scraper.Name) // the answer about the other one is remembered for a while
-		Eventually(get).WithArguments(ctx, url, bound).Should(And(HavePrefix("200 "), ContainSubstring("leader_election"),
+		Eventually(cluster.Get).WithArguments(ctx, url, bound).Should(And(HavePrefix("200 "), ContainSubstring("leader_election"),
 			ContainSubstring(`imagegc_customimages{reason="NoCredentials"}`), ContainSubstring("imagegc_images_deleted_total 0")))
 	})
 
@@ -120,26 +117,6 @@ func holder(ctx context.Context) (string, error) {
 		return "", client.IgnoreNotFound(err)
 	}
 	return *lease.Spec.HolderIdentity, nil
-}
-
-// get returns the status and the body of an answer.
-func get(ctx context.Context, url, token string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return "", err
-	}
-	if token != "" {
-		request.Header.Set("Authorization", "Bearer "+token)
-	}
-	// The manager makes its certificate itself.
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
-	response, err := (&http.Client{Transport: transport}).Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return fmt.Sprintf("%d %s", response.StatusCode, body), err
 }
 
 func freeAddress(ctx context.Context) string {

@@ -152,7 +152,7 @@ var _ = Describe("The manager at work, with a role and Secrets, and its log at t
 		bindMetrics(ctx, "auditor")
 		scraped := ""
 		Eventually(func() (err error) {
-			scraped, err = get(ctx, "https://"+metrics+"/metrics", k8s.Token(ctx, "auditor"))
+			scraped, err = cluster.Get(ctx, "https://"+metrics+"/metrics", k8s.Token(ctx, "auditor"))
 			return err
 		}).Should(Succeed())
 		Expect(scraped).To(HavePrefix("200 "))
