@@ -11,7 +11,10 @@ import (
 	"testing"
 
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/imagegc/ecs-image-gc/internal/openapi"
 )
 
 // childOrder is the environment variable that makes the test program an operator, in a process of its own.
@@ -38,7 +41,10 @@ func runChild(text string) error {
 	cluster.Impersonate.UserName, cluster.Impersonate.Groups = o.User, o.Groups
 	calls := &wire{}
 	cluster.Wrap(func(next http.RoundTripper) http.RoundTripper { return childTransport{o, calls, next} })
-	return runOperator(context.Background(), cluster, o.Cloud, cache.Options{})
+	api := openapi.New(openapi.Config{
+		Endpoints: openapi.Endpoints{Override: o.Cloud}, Timeout: callLimit, Connections: 16, Clock: clock.RealClock{},
+	})
+	return runOperator(context.Background(), cluster, api, cache.Options{})
 }
 
 type childTransport struct {
@@ -117,7 +123,7 @@ func TestKilled(t *testing.T) {
 
 func kill(t *testing.T, s scenario, recorded reference, f fault) {
 	p := plan{scenario: s, fault: f}
-	w := newWorld(t, s.cloud, &wire{choose: p.choose}, lens{})
+	w := newWorld(t, s, &wire{choose: p.choose}, lens{})
 	w.child = &f
 	w.startOperator()
 	s.play(w)

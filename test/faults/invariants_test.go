@@ -14,6 +14,7 @@ import (
 
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -40,6 +41,11 @@ type users struct {
 type intent struct {
 	deleted             int
 	deletedAt, keptFrom time.Time
+	// What has been true at some time: that the object was for an image, and after its deletion, that the operator could keep
+	// the image, and that it could delete it.
+	images        map[string]bool
+	kept, doomed  bool
+	finalizerLeft bool // the finalizer was there when the object was deleted
 }
 
 // reading is an operator that has read an object, and has not acted on it yet.
@@ -71,11 +77,17 @@ func (u *users) change(image *v1alpha1.CustomImage, do func() error) error {
 	u.objects[image.Spec.ImageID][image.UID] = true
 	i := u.intents[image.UID]
 	if i == nil {
-		i = &intent{}
+		i = &intent{images: map[string]bool{}}
 		u.intents[image.UID] = i
 	}
-	if image.DeletionTimestamp != nil && i.deleted == 0 {
-		i.deleted, i.deletedAt = u.step, time.Now()
+	i.images[image.Spec.ImageID] = true
+	if image.DeletionTimestamp != nil {
+		if i.deleted == 0 {
+			i.deleted, i.deletedAt, i.finalizerLeft = u.step, time.Now(), hasFinalizer(image)
+		}
+		_, releases := image.Annotations[v1alpha1.AnnotationRelease]
+		i.kept = i.kept || keeps(image) || releases
+		i.doomed = i.doomed || !keeps(image) && !isReleased(image)
 	}
 	switch {
 	case !keeps(image):
@@ -171,6 +183,23 @@ func (u *users) intentOf(image *v1alpha1.CustomImage) (of intent, ended int) {
 	return of, u.ended
 }
 
+// fateOf returns what has to become of an image once all objects are deleted and gone, whatever went wrong on the way: it
+// stays if no object that was for it, if only for a moment, could have it deleted. It is deleted if it had one object, which
+// was for no other image, and nothing kept it after the deletion. Else it depends on the order of things.
+func (u *users) fateOf(imageID string) (stays, isDeleted bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	stays = true
+	var objects []*intent
+	for _, i := range u.intents {
+		if i.images[imageID] {
+			objects = append(objects, i)
+			stays = stays && !i.doomed
+		}
+	}
+	return stays, len(objects) == 1 && len(objects[0].images) == 1 && objects[0].finalizerLeft && !objects[0].kept
+}
+
 // imageOf returns the image of the object of a name.
 func (u *users) imageOf(name string) string {
 	u.mu.Lock()
@@ -218,20 +247,21 @@ func (w *world) objectsFor(imageID string) []v1alpha1.CustomImage {
 	return images.Items
 }
 
-// checkECS checks a call of ECS before it takes effect, by what the API server has at this moment.
-func (w *world) checkECS(o *operatorProcess, c ecsCall) {
+// checkECS checks a call of ECS before it takes effect, by what the API server has at this moment. For DeleteImage, it returns
+// the object that the call is for.
+func (w *world) checkECS(o *operatorProcess, c ecsCall) (uid types.UID) {
 	if c.imageID == "" {
-		return
+		return ""
 	}
 	objects := w.objectsFor(c.imageID)
 	if w.ctx.Err() != nil {
-		return
+		return ""
 	}
 	if !w.isFinalized(c.imageID, objects) {
 		w.violatedf("%s of %s, for which there is no object with the finalizer", c.action, c.imageID)
 	}
 	if c.action != "DeleteImage" {
-		return
+		return ""
 	}
 	why := []string{"no object for it is deleted"}
 	for n := range objects {
@@ -240,14 +270,15 @@ func (w *world) checkECS(o *operatorProcess, c ecsCall) {
 		}
 		reason := w.whyNotDeleted(o, c, n, objects)
 		if reason == "" {
-			return
+			return objects[n].UID
 		}
 		why = append(why, objects[n].Name+": "+reason)
 	}
 	if _, exists := w.sim.Image(c.imageID); !exists && w.operatorsAtOnce > 1 {
-		return // another operator was faster, after this one's last look
+		return "" // another operator was faster, after this one's last look
 	}
 	w.violatedf("operator %d: DeleteImage of %s: %s", o.number, c.imageID, strings.Join(why, "; "))
+	return ""
 }
 
 // isFinalized reports whether an object for the image has the finalizer, or had it once: it may have been released since.
@@ -286,8 +317,8 @@ func (w *world) whyNotDeleted(o *operatorProcess, c ecsCall, n int, objects []v1
 		return "the image is missing"
 	case seen.ImageID != c.imageID || seen.RegionID != c.region:
 		return "it has seen another image"
-	case accountOfKey[c.keyID] != seen.OwnerID:
-		return "the key is one of account " + accountOfKey[c.keyID]
+	case w.accountOf(c.keyID) != seen.OwnerID:
+		return "the key is one of account " + w.accountOf(c.keyID)
 	case image.Status.OwnedBy.Name != "":
 		return "the status says that another object owns the image"
 	case c.force && (image.Spec.Force == nil || !*image.Spec.Force):
@@ -336,11 +367,18 @@ func (w *world) keepsSince(image *v1alpha1.CustomImage, theirs intent, before ti
 // knownAfter is how long after its change another object is respected for certain, whatever the order of the changes was.
 const knownAfter = 16 * time.Second
 
-var accountOfKey = map[string]string{keyID: account, "key-two": account, "key-of-other": otherOwner}
+func (w *world) accountOf(keyID string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.accounts[keyID]
+}
 
 // learn remembers what an operator was shown. That an image is not shown counts once a dry run was answered too: else the key
 // may be blind.
 func (w *world) learn(o *operatorProcess, c ecsCall, answer *httptest.ResponseRecorder) {
+	if c.action == "AssumeRole" {
+		w.learnKey(answer)
+	}
 	if c.action != "DescribeImages" {
 		return
 	}
@@ -372,6 +410,21 @@ func (w *world) learn(o *operatorProcess, c ecsCall, answer *httptest.ResponseRe
 		o.lastLook[image.ImageID] = true
 		delete(w.absences, image.ImageID)
 	}
+}
+
+// learnKey remembers whose a temporary key is.
+func (w *world) learnKey(answer *httptest.ResponseRecorder) {
+	var got struct {
+		Credentials struct {
+			AccessKeyID string `json:"AccessKeyId"`
+		}
+	}
+	if err := json.Unmarshal(answer.Body.Bytes(), &got); err != nil {
+		w.violatedf("the suite cannot read %s: %v", answer.Body, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.accounts[got.Credentials.AccessKeyID] = account // the only one with a role
 }
 
 // checkKube checks a request to the API server before it takes effect.
@@ -436,7 +489,7 @@ type patch struct {
 		ResourceVersion string          `json:"resourceVersion"`
 		Finalizers      json.RawMessage `json:"finalizers"` // null removes all
 	} `json:"metadata"`
-	Status map[string]any `json:"status"`
+	Status map[string]json.RawMessage `json:"status"`
 }
 
 func (w *world) checkPatch(o *operatorProcess, c kubeCall, body []byte) {
@@ -455,6 +508,12 @@ func (w *world) checkPatch(o *operatorProcess, c kubeCall, body []byte) {
 		w.violatedf("operator %d: a patch of %s: %s", o.number, c.what, body)
 	case p.Metadata.Finalizers != nil:
 		w.checkFinalizers(o, c.Name, p)
+	case p.Status["conditions"] != nil:
+		var conditions []metav1.Condition
+		if err := json.Unmarshal(p.Status["conditions"], &conditions); err != nil {
+			w.violatedf("operator %d: conditions: %v", o.number, err)
+		}
+		w.checkCleared(o, c.Name, conditions)
 	}
 }
 
@@ -494,17 +553,40 @@ func (w *world) checkFinalizers(o *operatorProcess, name string, p patch) {
 	}
 }
 
-// checkOnce: without a fault, an image is deleted by one call.
-func (w *world) checkOnce() {
-	counts := map[string]int{}
-	for _, call := range w.sim.Calls() {
-		if call.Action == "DeleteImage" && (call.Code == "" || call.Code == "InvalidImageId.NotFound") {
-			counts[call.ImageID]++
+// countEffect counts a call of DeleteImage for an object if it deleted the image, or did not find it.
+func (w *world) countEffect(uid types.UID, code string) {
+	if uid == "" || code != "" && code != "InvalidImageId.NotFound" {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.effects[uid]++
+}
+
+// checkEffects: for each object, at most so many calls of DeleteImage deleted its image, or did not find it.
+func (w *world) checkEffects(most int) {
+	w.mu.Lock()
+	effects := maps.Clone(w.effects)
+	w.mu.Unlock()
+	for uid, n := range effects {
+		if n > most {
+			w.violatedf("%d calls of DeleteImage for the object with uid %s, and there may be %d", n, uid, most)
 		}
 	}
-	for id, n := range counts {
-		if n < 1 || n > 1+int(w.late.Load()) {
-			w.violatedf("%d calls of DeleteImage for %s without a fault", n, id)
+}
+
+// checkCleared: a condition says that an obstacle is cleared only if it is.
+func (w *world) checkCleared(o *operatorProcess, name string, conditions []metav1.Condition) {
+	image, exists := w.sim.Image(w.users.imageOf(name))
+	inPlace := map[string]bool{
+		v1alpha1.ConditionInUse: len(image.UsedBy) > 0, v1alpha1.ConditionShared: len(image.SharedWith) > 0,
+		v1alpha1.ConditionPublic: image.Public, v1alpha1.ConditionCopying: image.Copying > 0,
+		v1alpha1.ConditionImporting: image.Importing > 0, v1alpha1.ConditionExporting: image.Exporting > 0,
+		v1alpha1.ConditionCreating: image.Creating > 0, v1alpha1.ConditionNotFound: !exists,
+	}
+	for _, c := range conditions {
+		if c.Status == metav1.ConditionFalse && c.Reason == v1alpha1.ReasonCleared && inPlace[c.Type] && !w.random {
+			w.violatedf("operator %d: condition %s of %s says that it is cleared, and it is not", o.number, c.Type, name)
 		}
 	}
 }
@@ -519,20 +601,11 @@ func (w *world) isMissing(image *v1alpha1.CustomImage) bool {
 
 // checkEnd checks what has to hold when a plan is over.
 func (w *world) checkEnd() {
-	counts, faults := map[string]int{}, w.wire.faults()+int(w.late.Load())
+	faults := w.wire.faults() + int(w.late.Load())
 	if w.child != nil {
 		faults = 1 // which the child counts
 	}
-	for _, call := range w.sim.Calls() {
-		if call.Action == "DeleteImage" && (call.Code == "" || call.Code == "InvalidImageId.NotFound") {
-			counts[call.ImageID]++
-		}
-	}
-	for id, calls := range counts {
-		if calls > w.operatorsAtOnce*(1+faults) {
-			w.violatedf("%d calls of DeleteImage for %s with %d faults", calls, id, faults)
-		}
-	}
+	w.checkEffects(w.operatorsAtOnce * (1 + faults))
 	images := &v1alpha1.CustomImageList{}
 	if err := admin.List(w.ctx, images, client.InNamespace(w.namespace)); err != nil {
 		w.violatedf("the suite cannot list the objects: %v", err)

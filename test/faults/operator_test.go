@@ -2,8 +2,12 @@ package faults
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,7 +64,11 @@ func (w *world) startOperators(atOnce int) {
 func (w *world) startOperator() {
 	ctx, cancel := context.WithCancel(w.ctx)
 	o := &operatorProcess{world: w, lastLook: map[string]bool{}}
-	o.cloud = httptest.NewServer(o)
+	if o.cloud = httptest.NewUnstartedServer(o); w.vpc {
+		o.cloud.StartTLS()
+	} else {
+		o.cloud.Start()
+	}
 	o.stop = func() {
 		o.dead.Store(true)
 		cancel()
@@ -82,7 +90,8 @@ func (w *world) startOperator() {
 		if w.child != nil {
 			err = w.startChild(ctx, o)
 		} else {
-			err = runOperator(logr.NewContext(ctx, w.logger(o)), cluster, o.cloud.URL, w.cacheOptions(o))
+			config := openapi.Config{Timeout: callLimit, Connections: 16, Clock: clock.RealClock{}}
+			err = runOperator(logr.NewContext(ctx, w.logger(o)), cluster, o.api(config), w.cacheOptions(o))
 		}
 		if w.ctx.Err() == nil && !o.dead.Load() {
 			w.tracef("operator %d: ends: %v", o.number, err)
@@ -98,7 +107,9 @@ func (o *operatorProcess) die() {
 	}
 	o.world.tracef("operator %d: dies", o.number)
 	o.stop()
-	if o.world.ctx.Err() == nil {
+	o.world.starting.Lock()
+	defer o.world.starting.Unlock()
+	if o.world.ctx.Err() == nil && !o.world.down {
 		o.world.startOperator()
 	}
 }
@@ -106,23 +117,20 @@ func (o *operatorProcess) die() {
 func (o *operatorProcess) isDead() bool { return o.dead.Load() }
 
 // runOperator is what main does, with short backoffs, and with the logger of the context.
-func runOperator(ctx context.Context, cluster *rest.Config, cloud string, objects cache.Options) error {
+func runOperator(ctx context.Context, cluster *rest.Config, api *openapi.Client, objects cache.Options) error {
 	mgr, err := newManager(cluster, objects, logr.FromContextOrDiscard(ctx))
 	if err != nil {
 		return err
 	}
 	now := clock.RealClock{}
-	api := openapi.New(openapi.Config{
-		Endpoints: openapi.Endpoints{Override: cloud}, Timeout: callLimit, Connections: 16, Clock: now,
-	})
 	environment := map[string]string{
 		"ALIBABA_CLOUD_ACCESS_KEY_ID": keyID, "ALIBABA_CLOUD_ACCESS_KEY_SECRET": keySecret,
 	}
-	ambient, _ := credentials.Ambient("env", func(name string) string { return environment[name] }, api, "", now)
+	ambient, _ := credentials.Ambient("env", func(name string) string { return environment[name] }, api, region, now)
 	images := customimage.New(customimage.Config{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), ECS: ecs.New(api), Operator: serviceAccount,
 		Credentials: credentials.New(credentials.Config{
-			Secrets: mgr.GetAPIReader(), Ambient: ambient, AmbientNamespaces: []string{"*"}, API: api, Clock: now,
+			Secrets: mgr.GetAPIReader(), Ambient: ambient, AmbientNamespaces: []string{"*"}, API: api, STSRegion: region, Clock: now,
 		}),
 		Events: mgr.GetEventRecorder("ecs-image-gc"), Clock: now,
 		Waiting: customimage.Backoff{First: 200 * time.Millisecond, Longest: time.Second},
@@ -133,6 +141,44 @@ func runOperator(ctx context.Context, cluster *rest.Config, cloud string, object
 		return err
 	}
 	return mgr.Start(ctx)
+}
+
+// api returns the client with which an operator calls ECS and STS.
+func (o *operatorProcess) api(config openapi.Config) *openapi.Client {
+	if !o.world.vpc {
+		config.Endpoints = openapi.Endpoints{Override: o.cloud.URL}
+		return openapi.New(config)
+	}
+	config.Endpoints = openapi.Endpoints{VPC: true}
+	roots := x509.NewCertPool()
+	roots.AddCert(o.cloud.Certificate())
+	defaultTransport.Lock()
+	defer defaultTransport.Unlock()
+	original := http.DefaultTransport
+	defer func() { http.DefaultTransport = original }()
+	http.DefaultTransport = &http.Transport{
+		DialContext:     o.dial,
+		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com", MinVersion: tls.VersionTLS12}, // that of httptest
+	}
+	return openapi.New(config)
+}
+
+// defaultTransport is held by whoever replaces http.DefaultTransport, which openapi.New makes a copy of.
+var defaultTransport sync.Mutex
+
+// dial knows the host names of two regions.
+func (o *operatorProcess) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	for _, there := range []string{region, elsewhere} {
+		if host == "ecs-vpc."+there+".aliyuncs.com" || host == "sts-vpc."+there+".aliyuncs.com" {
+			return new(net.Dialer).DialContext(ctx, network, o.cloud.Listener.Addr().String())
+		}
+	}
+	o.world.tracef("operator %d: there is no host %s", o.number, host)
+	return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
 }
 
 func newManager(cluster *rest.Config, objects cache.Options, log logr.Logger) (manager.Manager, error) {

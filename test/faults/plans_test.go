@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -73,15 +74,20 @@ func wanted(name string) bool {
 // record plays a scenario without faults.
 func record(t *testing.T, s scenario) reference {
 	t.Helper()
-	w := newWorld(t, s.cloud, &wire{}, lens{})
+	w := newWorld(t, s, &wire{}, lens{})
 	w.startOperator()
 	s.play(w)
 	w.settle("")
 	w.checkEnd()
-	w.checkOnce()
-	w.report(false)
+	w.checkEffects(1 + int(w.late.Load()))
 	r := reference{digest: w.digest()}
 	r.counts, r.order = w.wire.calls()
+	for what, most := range s.most {
+		if r.counts[what] > most {
+			w.violatedf("%d calls %s, and there may be %d", r.counts[what], what, most)
+		}
+	}
+	w.report(false)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r.events = len(w.history)
@@ -89,7 +95,7 @@ func record(t *testing.T, s scenario) reference {
 }
 
 func (p plan) run(t *testing.T, recorded reference, table *summary) {
-	w := newWorld(t, p.scenario.cloud, &wire{choose: p.choose}, p.lens)
+	w := newWorld(t, p.scenario, &wire{choose: p.choose}, p.lens)
 	began := time.Now()
 	w.startOperators(max(p.operators, 1))
 	p.scenario.play(w)
@@ -157,6 +163,9 @@ func isRead(what string) bool {
 
 // plansOf makes the plans of a scenario from its calls.
 func plansOf(s scenario, r reference) []plan {
+	if *everyCall && s.depth != thorough {
+		s.depth = complete
+	}
 	var plans []plan
 	add := func(class, name string, p plan) {
 		p.class, p.name, p.scenario = class, s.name+"/"+name, s
@@ -171,7 +180,7 @@ func plansOf(s scenario, r reference) []plan {
 			if isRead(what) || what == "GetCallerIdentity" || what == "create-events" {
 				continue
 			}
-			for _, after := range distinct(1, r.events-1) {
+			for _, after := range s.depth.oldLists(what, r.events) {
 				add("old list after a death", fmt.Sprintf("%s/old-list.%d", death, after), plan{fault: death, lens: lens{oldList, after}})
 			}
 			if what == "DeleteImage" {
@@ -181,7 +190,7 @@ func plansOf(s scenario, r reference) []plan {
 	}
 	for after := 1; after <= min(r.events, s.depth.events()); after++ {
 		for _, kind := range []string{frozen, coalesced, expired} {
-			if kind != expired || s.depth == thorough {
+			if kind != expired || s.depth >= thorough {
 				add(kind+" cache", fmt.Sprintf("%s.%d", kind, after), plan{lens: lens{kind, after}})
 			}
 		}
@@ -212,6 +221,8 @@ func (d depth) calls(what string) int {
 	switch {
 	case d == thorough:
 		return 3
+	case d == complete && !isStart(what):
+		return math.MaxInt
 	case isRead(what), what == "create-events", what == "GetCallerIdentity":
 		return 0
 	case d == brief && what == "DescribeImages":
@@ -224,8 +235,11 @@ func (d depth) calls(what string) int {
 
 // events is after how many events a view may be old.
 func (d depth) events() int {
-	if d == brief {
+	switch d {
+	case brief:
 		return 0
+	case complete:
+		return math.MaxInt
 	}
 	return 8
 }
@@ -236,7 +250,7 @@ func (d depth) faults(what string, n int) (faults []fault) {
 	turn := fnv.New32a()
 	_, _ = fmt.Fprint(turn, what, n)
 	one := func(answers []string) []string {
-		if d == thorough || len(answers) == 0 {
+		if d >= thorough || len(answers) == 0 {
 			return answers
 		}
 		return answers[int(turn.Sum32())%len(answers):][:1]
@@ -248,16 +262,21 @@ func (d depth) faults(what string, n int) (faults []fault) {
 		faults = append(faults, fault{what, n, lost, answer})
 	}
 	faults = append(faults, fault{what: what, n: n, way: diesAfter}, fault{what: what, n: n, way: hung})
-	if d == thorough {
+	if d >= thorough {
 		faults = append(faults, fault{what: what, n: n, way: diesBefore})
 	}
 	return faults
 }
 
-func distinct(numbers ...int) []int {
-	numbers = slices.DeleteFunc(numbers, func(n int) bool { return n < 1 })
-	slices.Sort(numbers)
-	return slices.Compact(numbers)
+// oldLists are after how many of the events the list is that an operator starts from after a death: the first one and the last
+// but one, or all.
+func (d depth) oldLists(what string, events int) (after []int) {
+	for n := 1; n < events; n++ {
+		if n == 1 || n == events-1 || d == complete && what == "DeleteImage" {
+			after = append(after, n)
+		}
+	}
+	return after
 }
 
 // isStart reports whether a kind of call belongs to the start of the operator.

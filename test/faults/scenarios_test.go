@@ -18,6 +18,12 @@ type scenario struct {
 	play  func(w *world)
 	// depth is how many of its calls go wrong, and in how many ways.
 	depth depth
+	// policed has the admission policies of config/admission apply. Without them, the operator has to keep the promises alone.
+	policed bool
+	// vpc has the operator call ECS and STS by the host names that they have inside a VPC. Only those of two regions exist.
+	vpc bool
+	// most is how many calls of a kind there may be without a fault.
+	most map[string]int
 }
 
 // depth is how thoroughly a scenario is taken apart. What an answer means, and what a death leaves behind, does not depend on
@@ -27,11 +33,15 @@ type depth int
 const (
 	usual    depth = iota // writes and calls of ECS go wrong in every way, with one of the wrong answers in turn
 	brief                 // the same for the first DeleteImage and the first write of each kind
-	thorough              // every call, with every answer
+	thorough              // the first three calls of each kind, those of the start too, with every answer
+	complete              // every call after the start, with every answer: -complete has all other scenarios go through this
 )
 
-// foreignFinalizer belongs to somebody else.
-const foreignFinalizer = "example.com/backup"
+const (
+	foreignFinalizer = "example.com/backup" // of somebody else
+	nowhere          = "xx-nowhere"         // a region that does not exist
+	roleARN          = "acs:ram::" + account + ":role/images"
+)
 
 var scenarios = []scenario{
 	{name: "plain", depth: thorough, play: func(w *world) {
@@ -201,7 +211,7 @@ var scenarios = []scenario{
 	}},
 	{name: "throttled", cloud: func(s *ecssim.Scenario) {
 		s.Quotas = map[string]ecssim.Quota{"DeleteImage": {Limit: 1, Window: ecssim.Duration(time.Second)}}
-	}, play: func(w *world) {
+	}, most: map[string]int{"get-customimages": 3, "list-customimages": 3, "get-namespaces": 3, "get-customresourcedefinitions": 3}, play: func(w *world) {
 		names := []string{"a", "b", "c"}
 		for _, name := range names {
 			w.seen(name, "m-"+name)
@@ -225,6 +235,87 @@ var scenarios = []scenario{
 		w.await("b", v1alpha1.ReasonAvailable)
 		w.delete("b")
 		w.await("b", "gone")
+	}},
+	{name: "no-such-region", vpc: true, play: func(w *world) {
+		w.create("b", "m-b", func(image *v1alpha1.CustomImage) { image.Spec.RegionID = nowhere })
+		w.await("b", "EndpointNotFound")
+		w.seen("a", "m-a")
+		w.delete("a")
+		w.await("a", "gone")
+		w.delete("b")
+		w.await("b", "EndpointNotFound")
+		w.edit("b", "retain", retain)
+		w.await("b", "gone")
+	}},
+	{name: "role-asked-for-first-by-no-region", vpc: true, cloud: func(s *ecssim.Scenario) {
+		s.Roles = []ecssim.Role{{ARN: roleARN, Trusts: []string{account}}}
+	}, play: func(w *world) {
+		w.putRole("key", roleARN)
+		w.create("b", "m-b", withSecret, func(image *v1alpha1.CustomImage) { image.Spec.RegionID = nowhere })
+		w.await("b", "EndpointNotFound")
+		w.seen("a", "m-a", withSecret)
+		w.delete("a")
+		w.await("a", "gone")
+	}},
+	{name: "created-while-down", policed: true, play: func(w *world) {
+		w.putImage("m-a")
+		w.whileDown(func() {
+			w.create("a", "m-a")
+			w.delete("a")
+		})
+		w.await("a", "gone")
+		w.awaitImageGone("m-a")
+	}},
+	{name: "weakened-while-down", policed: true, play: func(w *world) {
+		w.seen("retained", "m-a", retain)
+		w.seen("released", "m-b", annotate(v1alpha1.AnnotationRelease, "m-b"))
+		w.seen("protected", "m-c")
+		w.whileDown(func() {
+			w.delete("retained")
+			w.refuses(editor, "retained", "delete with the image", func(i *v1alpha1.CustomImage) { i.Spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete })
+			w.delete("released")
+			w.refuses(editor, "released", "take the release off", func(i *v1alpha1.CustomImage) { delete(i.Annotations, v1alpha1.AnnotationRelease) })
+			w.delete("protected")
+			w.edit("protected", "protect", annotate(v1alpha1.AnnotationProtected, "true"))
+			w.refuses(editor, "protected", "unprotect", annotate(v1alpha1.AnnotationProtected, ""))
+		})
+		w.await("retained", "gone")
+		w.await("released", "gone")
+		w.await("protected", v1alpha1.ReasonProtected)
+		for _, id := range []string{"m-a", "m-b", "m-c"} {
+			w.keepsImage(id)
+		}
+	}},
+	{name: "forced-by-a-tool", policed: true, play: func(w *world) {
+		w.putImage("m-b")
+		w.seen("a", "m-a")
+		w.forces("a", "another image", func(i *v1alpha1.CustomImage) { i.Spec.ImageID = "m-b" })
+		w.forces("a", "another region", func(i *v1alpha1.CustomImage) { i.Spec.RegionID = elsewhere })
+		w.forces("a", "a policy that does not exist", func(i *v1alpha1.CustomImage) { i.Spec.DeletionPolicy = "Delte" })
+		w.await("a", v1alpha1.ReasonAvailable)
+		w.keepsImage("m-a")
+		w.delete("a")
+		w.await("a", "gone")
+	}},
+	{name: "denied-while-blocked", play: func(w *world) {
+		w.blocked("a", "m-a")
+		w.configure(func(s *ecssim.Scenario) { s.AccessKeys[0].Deny = []string{"DeleteImage"} })
+		w.await("a", "ForbiddenRAM")
+		w.configure(func(s *ecssim.Scenario) { s.AccessKeys[0].Deny = nil })
+		w.edit("a", "retry", annotate(v1alpha1.AnnotationRetryAt, "now"))
+		w.await("a", "ImageUsingByInstance")
+		w.putImage("m-a")
+		w.await("a", "gone")
+	}},
+	{name: "of-another-account-in-git", play: func(w *world) {
+		w.putImage("m-a")
+		w.create("a", "m-a", func(i *v1alpha1.CustomImage) { i.Spec.AccountID = otherOwner })
+		w.await("a", v1alpha1.ReasonAccountMismatch)
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonAccountMismatch)
+		w.edit("a", "retain", retain)
+		w.await("a", "gone")
+		w.keepsImage("m-a")
 	}},
 	{name: "created-again", play: func(w *world) {
 		w.seen("a", "m-a")

@@ -26,17 +26,22 @@ func TestSequences(t *testing.T) {
 	if *onlyPlan != "" {
 		t.Skip("-plan is for TestPlans")
 	}
+	seen := &fates{}
+	t.Cleanup(func() {
+		fmt.Printf("\nimages of sequences: %d had to stay, %d had to be deleted, %d could do either\n\n",
+			seen.stay.Load(), seen.deleted.Load(), seen.either.Load())
+	})
 	for n := uint64(1); n <= sequences; n++ {
 		if *seed != 0 && n != *seed {
 			continue
 		}
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
-			runSequence(t, n)
+			runSequence(t, n, seen)
 		})
 	}
 	if *seed > sequences {
-		t.Run(fmt.Sprint(*seed), func(t *testing.T) { runSequence(t, *seed) })
+		t.Run(fmt.Sprint(*seed), func(t *testing.T) { runSequence(t, *seed, seen) })
 	}
 }
 
@@ -77,13 +82,18 @@ type sequence struct {
 	*world
 	rng    *rand.Rand
 	images int
+	made   map[string]bool // images that there were
 }
 
-func runSequence(t *testing.T, number uint64) {
+// fates are how many images had to stay, had to be deleted, and could do either.
+type fates struct{ stay, deleted, either atomic.Int32 }
+
+func runSequence(t *testing.T, number uint64, seen *fates) {
 	faults := &randomFaults{seed: number, perMill: faultsPerMill, deaths: true}
-	s := &sequence{rng: rand.New(rand.NewPCG(number, 0))} // #nosec G404: it has to repeat itself
+	s := &sequence{rng: rand.New(rand.NewPCG(number, 0)), made: map[string]bool{}} // #nosec G404: it has to repeat itself
 	views := []lens{{}, {}, {frozen, 1 + s.rng.IntN(8)}, {coalesced, 1 + s.rng.IntN(8)}, {oldList, 1 + s.rng.IntN(6)}}
-	s.world = newWorld(t, nil, &wire{choose: faults.choose}, views[s.rng.IntN(len(views))])
+	s.world = newWorld(t, scenario{policed: number%2 == 0}, &wire{choose: faults.choose}, views[s.rng.IntN(len(views))])
+	s.random = true
 	s.startOperators(1 + s.rng.IntN(2))
 	s.putSecret("key", "key-two", "secret-two")
 	for n := range stepsOfEach {
@@ -95,6 +105,7 @@ func runSequence(t *testing.T, number uint64) {
 	s.finish()
 	s.settle("")
 	s.checkEnd()
+	s.checkFates(seen)
 	s.report(*seed != 0)
 }
 
@@ -144,6 +155,7 @@ func (s *sequence) add(name string) {
 		id = fmt.Sprintf("m-%d", s.images)
 		if s.rng.IntN(8) > 0 {
 			s.putImage(id, s.obstacle())
+			s.made[id] = true
 		}
 	}
 	s.create(name, id, func(image *v1alpha1.CustomImage) {
@@ -175,6 +187,27 @@ func (s *sequence) obstacle() func(*ecssim.Image) {
 
 // changeImage changes what is in the way of an image, if it is still there.
 func (s *sequence) changeImage() { s.alter(s.anyImage(), s.obstacle()) }
+
+// checkFates checks which images are left.
+func (s *sequence) checkFates(seen *fates) {
+	for id := range s.made {
+		_, exists := s.sim.Image(id)
+		switch stays, isDeleted := s.users.fateOf(id); {
+		case stays:
+			seen.stay.Add(1)
+			if !exists {
+				s.violatedf("image %s is gone, and nobody asked for that", id)
+			}
+		case isDeleted:
+			seen.deleted.Add(1)
+			if exists {
+				s.violatedf("image %s is still there, and its object is gone", id)
+			}
+		default:
+			seen.either.Add(1)
+		}
+	}
+}
 
 // finish takes all obstacles away, has users delete every object, and waits until all are gone.
 func (s *sequence) finish() {

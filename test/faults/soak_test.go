@@ -28,8 +28,9 @@ func TestSoak(t *testing.T) {
 	}
 	const killEvery, faultsOfMill = 20 * time.Second, 50
 	faults := &randomFaults{seed: 1, perMill: faultsOfMill}
-	w := newWorld(t, nil, &wire{choose: faults.choose, quiet: true}, lens{})
+	w := newWorld(t, scenario{}, &wire{choose: faults.choose, quiet: true}, lens{})
 	s := &soak{world: w, rng: rand.New(rand.NewPCG(1, 0)), live: map[int]bool{}} // #nosec G404: no secret
+	w.random = true
 	w.startOperator()
 	s.add(*objects)
 	var sizes []size

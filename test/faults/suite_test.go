@@ -34,17 +34,19 @@ import (
 )
 
 var (
-	onlyPlan = flag.String("plan", "", "run only the plans whose names begin with this, and print their calls")
-	inPairs  = flag.Bool("pairs", false, "run the plans with two operators at once, for each class")
-	seed     = flag.Uint64("seed", 0, "run only the sequence of operations of this seed, and print its calls")
-	patience = flag.Duration("patience", time.Minute, "how long users wait for the operator before something is wrong")
-	soakTime = flag.Duration("soak", 0, "how long to soak; 0 to skip that")
-	objects  = flag.Int("objects", 2000, "how many objects a soak keeps")
+	onlyPlan  = flag.String("plan", "", "run only the plans whose names begin with this, and print their calls")
+	inPairs   = flag.Bool("pairs", false, "run the plans with two operators at once, for each class")
+	everyCall = flag.Bool("complete", false, "have every recorded call of every scenario go wrong in every way")
+	seed      = flag.Uint64("seed", 0, "run only the sequence of operations of this seed, and print its calls")
+	patience  = flag.Duration("patience", time.Minute, "how long users wait for the operator before something is wrong")
+	soakTime  = flag.Duration("soak", 0, "how long to soak; 0 to skip that")
+	objects   = flag.Int("objects", 2000, "how many objects a soak keeps")
 )
 
 var (
 	scheme   = runtime.NewScheme()
 	admin    client.WithWatch // users, and the suite itself: without limits
+	editor   client.Client    // a person who may change CustomImages, and not delete them
 	operator *rest.Config     // the operator, under the generated role and nothing more
 )
 
@@ -89,6 +91,14 @@ func withCluster(run func() int) (code int, err error) {
 	if operator, err = operatorConfig(config); err != nil {
 		return 1, err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if editor, err = editorsClient(ctx, config); err != nil {
+		return 1, err
+	}
+	if err := police(ctx); err != nil {
+		return 1, fmt.Errorf("install the admission policies: %w", err)
+	}
 	return run(), nil
 }
 
@@ -99,12 +109,8 @@ func operatorConfig(config *rest.Config) (*rest.Config, error) {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "operator"}}
 	objects := []client.Object{account}
 	for _, name := range []string{"role", "credentials_reader_role"} {
-		data, err := os.ReadFile("../../config/rbac/" + name + ".yaml")
+		role, err := readRole(name)
 		if err != nil {
-			return nil, err
-		}
-		role := &rbacv1.ClusterRole{}
-		if err := yaml.UnmarshalStrict(data, role); err != nil {
 			return nil, err
 		}
 		objects = append(objects, role, &rbacv1.ClusterRoleBinding{
@@ -122,4 +128,13 @@ func operatorConfig(config *rest.Config) (*rest.Config, error) {
 	acting.Impersonate.UserName = "system:serviceaccount:" + account.Namespace + ":" + account.Name
 	acting.Impersonate.Groups = []string{"system:serviceaccounts", "system:authenticated"}
 	return acting, nil
+}
+
+func readRole(name string) (*rbacv1.ClusterRole, error) {
+	data, err := os.ReadFile("../../config/rbac/" + name + ".yaml")
+	if err != nil {
+		return nil, err
+	}
+	role := &rbacv1.ClusterRole{}
+	return role, yaml.UnmarshalStrict(data, role)
 }

@@ -296,12 +296,13 @@ func (o *operatorProcess) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		o.die()
 		panic(http.ErrAbortHandler)
 	}
-	w.checkECS(o, c)
+	object := w.checkECS(o, c)
 	recorded := httptest.NewRecorder()
 	w.cloud.Lock()
 	w.sim.ServeHTTP(recorded, r)
 	w.cloud.Unlock()
 	w.users.release(o, c.imageID)
+	w.countEffect(object, codeOf(recorded.Body.Bytes()))
 	w.tracef("operator %d: %s: %d %s", o.number, name, recorded.Code, codeOf(recorded.Body.Bytes()))
 	if !faulty && r.Context().Err() != nil { // the time limit was over: the machine is busy
 		w.late.Add(1)

@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -41,12 +42,17 @@ type world struct {
 	lens      lens
 	users     *users
 	child     *fault // set if operators are processes of their own: at which call the first one is killed
+	vpc       bool   // see scenario
 	running   sync.WaitGroup
+	// random is set where users and cloud do anything at any time, also what is refused.
+	random bool
 	// operatorsAtOnce is how many operators there are at a time.
 	operatorsAtOnce int
 	shown           atomic.Bool  // whether the lens has shown an operator something else than the truth
 	late            atomic.Int32 // calls of ECS whose answers came after the time limit, without a fault
 	cloud           sync.Mutex   // held by a call of ECS, and by a change of an image
+	starting        sync.Mutex   // held where operators start and end
+	down            bool         // no operator is to be started
 
 	mu         sync.Mutex
 	began      time.Time
@@ -59,16 +65,22 @@ type world struct {
 	finalized  map[string]bool         // images for which an object had the finalizer
 	absences   map[string][]time.Time  // of an image: when looks did not show it
 	sightings  map[types.UID]time.Time // when an object was first seen to have seen its image
+	effects    map[types.UID]int       // calls of DeleteImage for an object that deleted its image, or did not find it
+	accounts   map[string]string       // of access keys
 }
 
 // newWorld makes a world without an operator.
-func newWorld(t *testing.T, change func(*ecssim.Scenario), wires *wire, view lens) *world {
+func newWorld(t *testing.T, of scenario, wires *wire, view lens) *world {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &world{t: t, ctx: ctx, wire: wires, lens: view, began: time.Now(), users: newUsers(), finalized: map[string]bool{}, sightings: map[types.UID]time.Time{},
-		absences:        map[string][]time.Time{},
+	w := &world{t: t, ctx: ctx, wire: wires, lens: view, began: time.Now(), users: newUsers(), vpc: of.vpc,
+		finalized: map[string]bool{}, sightings: map[types.UID]time.Time{}, absences: map[string][]time.Time{},
+		effects: map[types.UID]int{}, accounts: map[string]string{keyID: account, "key-two": account, "key-of-other": otherOwner},
 		operatorsAtOnce: 1}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "faults-"}}
+	if of.policed {
+		namespace.Labels = policed
+	}
 	if err := admin.Create(ctx, namespace); err != nil {
 		t.Fatal(err)
 	}
@@ -79,8 +91,8 @@ func newWorld(t *testing.T, change func(*ecssim.Scenario), wires *wire, view len
 		Accounts: []ecssim.Account{{AccountID: otherOwner, AccessKeys: []ecssim.AccessKey{
 			{ID: "key-of-other", Secret: "secret-of-other"}}}},
 	}
-	if change != nil {
-		change(&s)
+	if of.cloud != nil {
+		of.cloud(&s)
 	}
 	var err error
 	if w.sim, err = ecssim.New(s, nil); err != nil {
@@ -201,6 +213,69 @@ func (w *world) editIfThere(name, what string, change func(*v1alpha1.CustomImage
 	return true
 }
 
+// whileDown ends all operators like kill -9, makes changes, and starts as many again.
+func (w *world) whileDown(change func()) {
+	w.t.Helper()
+	w.starting.Lock()
+	w.down = true
+	w.starting.Unlock()
+	for _, o := range w.allOperators() {
+		o.die()
+	}
+	change()
+	w.starting.Lock()
+	w.down = false
+	w.starting.Unlock()
+	w.startOperators(w.operatorsAtOnce)
+}
+
+// refuses has a person with a role try an edit that a policy forbids.
+func (w *world) refuses(person client.Client, name, what string, change func(*v1alpha1.CustomImage)) {
+	w.t.Helper()
+	image := w.get(name)
+	if image == nil {
+		w.t.Errorf("%s: there is no object %s", what, name)
+		return
+	}
+	before := image.DeepCopy()
+	change(image)
+	err := person.Patch(w.ctx, image, client.MergeFrom(before))
+	w.tracef("user: tries: %s of %s: %v", what, name, err)
+	if !apierrors.IsForbidden(err) {
+		w.violatedf("%s of %s is not forbidden: %v", what, name, err)
+	}
+}
+
+// forces does what Flux does with `force: true` and kubectl with --force: if an object cannot be changed because that is
+// invalid, or because a message says so, it is deleted and made anew.
+func (w *world) forces(name, what string, change func(*v1alpha1.CustomImage)) {
+	w.t.Helper()
+	image := w.get(name)
+	if image == nil {
+		w.t.Errorf("%s: there is no object %s", what, name)
+		return
+	}
+	before := image.DeepCopy()
+	change(image)
+	err := admin.Patch(w.ctx, image, client.MergeFrom(before))
+	w.tracef("user: forces: %s of %s: %v", what, name, err)
+	switch {
+	case err == nil:
+		w.violatedf("%s of %s is accepted", what, name)
+	case apierrors.IsInvalid(err), apierrors.IsConflict(err), strings.Contains(err.Error(), "is immutable"):
+		w.delete(name)
+		w.create(name, image.Spec.ImageID)
+	}
+}
+
+// keepsImage checks that an image is still there.
+func (w *world) keepsImage(imageID string) {
+	w.t.Helper()
+	if _, exists := w.sim.Image(imageID); !exists {
+		w.violatedf("image %s is gone", imageID)
+	}
+}
+
 func (w *world) delete(name string) {
 	w.t.Helper()
 	image := w.get(name)
@@ -221,7 +296,7 @@ func (w *world) do(what string, image *v1alpha1.CustomImage, change func() error
 	w.t.Helper()
 	err := w.users.change(image, change)
 	w.tracef("user: %s: %v", what, err)
-	if client.IgnoreNotFound(err) != nil {
+	if client.IgnoreNotFound(err) != nil && !(w.random && apierrors.IsForbidden(err)) {
 		w.t.Errorf("%s: %v", what, err)
 	}
 }
@@ -238,15 +313,23 @@ func (w *world) deleteNamespace() {
 // putSecret makes or replaces a Secret with an access key.
 func (w *world) putSecret(name, id, secret string) {
 	w.t.Helper()
-	object := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name},
-		StringData: map[string]string{"access-key-id": id, "access-key-secret": secret},
-	}
+	w.put(name, map[string]string{"access-key-id": id, "access-key-secret": secret})
+}
+
+// putRole makes or replaces a Secret with a role for the operator to assume.
+func (w *world) putRole(name, arn string) {
+	w.t.Helper()
+	w.put(name, map[string]string{"role-arn": arn})
+}
+
+func (w *world) put(name string, fields map[string]string) {
+	w.t.Helper()
+	object := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}, StringData: fields}
 	err := admin.Create(w.ctx, object)
 	if apierrors.IsAlreadyExists(err) {
 		err = admin.Update(w.ctx, object)
 	}
-	w.tracef("user: put Secret %s with %s: %v", name, id, err)
+	w.tracef("user: put Secret %s with %s: %v", name, slices.Sorted(maps.Keys(fields)), err)
 	if err != nil {
 		w.t.Error(err)
 	}

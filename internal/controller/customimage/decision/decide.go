@@ -469,7 +469,7 @@ func notLooked(f Facts) Verdict {
 func notSeen(f Facts) Verdict {
 	status := f.Image.Status
 	switch {
-	case f.isSeen():
+	case !f.isLookedAt() && f.isSeen():
 		return nil
 	case !f.isLookedAt():
 		return Look{}

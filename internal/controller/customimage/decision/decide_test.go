@@ -64,10 +64,13 @@ func (t truth) inForce() bool { return t.accepted && !t.refused }
 // ended says that an acceptance came to nothing: ECS still shows the image, and may be asked again.
 func (t truth) ended() bool { return t.overdue && !t.called && t.shown && !t.keeps() }
 
+// lookedInVain says that this attempt has looked, and ECS did not show the image, whatever the status says.
+func (t truth) lookedInVain() bool { return t.looked && !t.shown }
+
 // mayDelete lists all that has to hold for DeleteImage.
 func (t truth) mayDelete() bool {
 	return !t.live && !t.notOurs && !t.foreign && !t.keeps() && !t.releaseOther && !t.protected && !t.otherID() &&
-		!t.owned() && !t.promised && !t.kept() && !t.keyUnknown && !t.mismatch && !t.failed && t.seen && !t.notThere &&
+		!t.owned() && !t.promised && !t.kept() && !t.keyUnknown && !t.mismatch && !t.failed && t.seen && !t.lookedInVain() && !t.notThere &&
 		(!t.waits || t.called) && (!t.inForce() || t.ended())
 }
 
