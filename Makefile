@@ -61,7 +61,7 @@ demo-picture: build ## Write docs/images/demo.svg, the picture of one scene of t
 	sed -n '/^── 2\//,/^── 3\//{/^── 3\//!p}' bin/demo.txt >bin/scene.txt
 	go tool -modfile=hack/picture/go.mod freeze --config=hack/picture/freeze.json --output=docs/images/demo.svg bin/scene.txt
 
-##@ Check, as CI does: verify lint test-race test test-chart faults demo bench-short
+##@ Check, as CI does: verify lint test-race test test-chart faults demo bench-short e2e
 
 .PHONY: verify
 verify: bin/golangci-lint ## Fail, and print the diff, if generate, manifests, docs, chart, fmt or tidy change a file.

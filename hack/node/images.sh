@@ -5,7 +5,7 @@
 #   images.sh [VERSION]   the operator's tag, and VERSION of its Dockerfile; default v0.0.0-e2e
 #
 # It needs no registry: the images that the Dockerfile starts from are made here under their names, with what it needs of
-# them. Go, the module cache and a build cache are lent to the build.
+# them. Go, the module cache and the build cache are lent to the build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # In a mount namespace of its own, so that no mount of buildah outlives this.
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 version=${1:-v0.0.0-e2e}
 node=$PWD/bin/node
-mkdir -p "$node"/{images,gocache}
+mkdir -p "$node/images"
 tmp=$(mktemp -d "$node/.tmp.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 
@@ -67,7 +67,7 @@ USER 65532
 END
 build "docker.io/imagegc/ecs-image-gc:$version" --build-arg "VERSION=$version" --platform "linux/$(go env GOARCH)" \
   --volume "$(go env GOROOT):/usr/local/go:ro" --volume "$(go env GOMODCACHE):/go/pkg/mod:O" \
-  --volume "$node/gocache:/root/.cache/go-build" .
+  --volume "$(go env GOCACHE):/root/.cache/go-build" .
 
 save localhost/busybox:1 busybox
 save localhost/coredns:1 coredns
