@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -64,7 +66,9 @@ func (w *world) startOperators(atOnce int) {
 func (w *world) startOperator() {
 	ctx, cancel := context.WithCancel(w.ctx)
 	o := &operatorProcess{world: w, lastLook: map[string]bool{}}
-	if o.cloud = httptest.NewUnstartedServer(o); w.vpc {
+	o.cloud = httptest.NewUnstartedServer(o)
+	o.cloud.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that break, as they must
+	if w.vpc {
 		o.cloud.StartTLS()
 	} else {
 		o.cloud.Start()

@@ -227,10 +227,10 @@ func (d depth) calls(what string) int {
 		return 0
 	case d == brief && what == "DescribeImages":
 		return 0
-	case d == brief:
-		return 1
+	case d == usual && what == "DeleteImage":
+		return 2
 	}
-	return 2
+	return 1
 }
 
 // events is after how many events a view may be old.
@@ -240,8 +240,10 @@ func (d depth) events() int {
 		return 0
 	case complete:
 		return math.MaxInt
+	case thorough:
+		return 8
 	}
-	return 8
+	return 4
 }
 
 // faults are the ways in which one call goes wrong.

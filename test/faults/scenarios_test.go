@@ -26,13 +26,13 @@ type scenario struct {
 	most map[string]int
 }
 
-// depth is how thoroughly a scenario is taken apart. What an answer means, and what a death leaves behind, does not depend on
-// the scenario, so few of them go through everything.
+// depth is how thoroughly a scenario is taken apart. What an answer means, and what a death leaves behind, mostly does not
+// depend on the scenario, so in CI few of them go through everything.
 type depth int
 
 const (
-	usual    depth = iota // writes and calls of ECS go wrong in every way, with one of the wrong answers in turn
-	brief                 // the same for the first DeleteImage and the first write of each kind
+	usual    depth = iota // the first write and call of ECS of each kind go wrong in every way, with one of the wrong answers in turn
+	brief                 // the same without looks at images, and without old views
 	thorough              // the first three calls of each kind, those of the start too, with every answer
 	complete              // every call after the start, with every answer: -complete has all other scenarios go through this
 )
