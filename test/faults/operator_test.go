@@ -34,6 +34,11 @@ const (
 	// callLimit is the operator's time limit for a call of ECS, which is 45 s by default.
 	callLimit = time.Second
 
+	// longestBackoff is the operator's longest time between two attempts while an obstacle is in place.
+	longestBackoff = time.Second
+	// busyFor is how long the machine may be busy with other plans.
+	busyFor = 4 * time.Second
+
 	// serviceAccount is how the operator is told who it is.
 	serviceAccount = "--serviceaccount=default:operator"
 )
@@ -137,8 +142,8 @@ func runOperator(ctx context.Context, cluster *rest.Config, api *openapi.Client,
 			Secrets: mgr.GetAPIReader(), Ambient: ambient, AmbientNamespaces: []string{"*"}, API: api, STSRegion: region, Clock: now,
 		}),
 		Events: mgr.GetEventRecorder("ecs-image-gc"), Clock: now,
-		Waiting: customimage.Backoff{First: 200 * time.Millisecond, Longest: time.Second},
-		Blocked: customimage.Backoff{First: 200 * time.Millisecond, Longest: time.Second},
+		Waiting: customimage.Backoff{First: 200 * time.Millisecond, Longest: longestBackoff},
+		Blocked: customimage.Backoff{First: 200 * time.Millisecond, Longest: longestBackoff},
 		Resync:  6 * time.Hour, MaxConcurrentReconciles: 8,
 	})
 	if err := images.SetupWithManager(mgr); err != nil {

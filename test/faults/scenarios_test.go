@@ -340,7 +340,7 @@ func cleared(name string, depth depth, reason string, obstacle func(*ecssim.Imag
 		w.delete("a")
 		w.await("a", reason)
 		w.putImage("m-a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}}
 }
 

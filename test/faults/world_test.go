@@ -435,6 +435,16 @@ func (w *world) await(name string, reasons ...string) string {
 	return last
 }
 
+// awaitSoon is await after the last obstacle is cleared. Without a fault, the longest backoff is enough.
+func (w *world) awaitSoon(name, reason string) {
+	w.t.Helper()
+	began := time.Now()
+	w.await(name, reason)
+	if took := time.Since(began); w.wire.faults() == 0 && w.lens.kind == "" && took > longestBackoff+busyFor {
+		w.violatedf("object %s is %s only %s after the last obstacle was cleared", name, reason, took)
+	}
+}
+
 // digest is what a plan's end has to be like: the objects that are left, the images that are left, and those that were
 // deleted.
 func (w *world) digest() string {
