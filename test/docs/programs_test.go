@@ -25,6 +25,7 @@ var programs = map[string]func(ctx context.Context, command string){
 	"aliyun": expectAction, "go": expectGo, "helm": expectRunWithChart, "kubectl": expectAccepted, "make": expectTarget,
 	"diff": expectDone, "git": expectDone, "set": expectDone, "sha256sum": expectDone, assignment: expectDone,
 	"base64": expectFilter, "grep": expectFilter, "od": expectFilter, managersFlag: expectFlag,
+	"cosign": expectReleased, "crane": expectRequest, "gh": expectReleased,
 }
 
 // elsewhere is what is not checked here, and why: programs and languages.
@@ -35,11 +36,8 @@ var elsewhere = map[string]string{
 	// What these do needs what is not here. Compare a command with the help of its program by hand.
 	"apt-get":           "needs root, and changes the machine",
 	"chronyc":           "runs on a node of the user",
-	"cosign":            "needs a release",
-	"crane":             "needs a release",
 	"curl":              "calls Alibaba Cloud",
 	"docker":            "needs a daemon",
-	"gh":                "needs a release",
 	"hack/node/node.sh": "needs root, and the node that `make node` starts",
 	"ls":                "lists a folder of that node",
 }
@@ -91,6 +89,10 @@ var _ = DescribeTable("The checks refuse", func(ctx SpecContext, command string)
 	Entry(nil, "grep --unknown"),
 	Entry(nil, "kubectl get unknown"),
 	Entry(nil, "kubectl get cimg --unknown"),
+	Entry(nil, "crane manifest --unknown ghcr.io/imagegc/ecs-image-gc:v0.1.0"),
+	Entry(nil, "crane manifest ghcr.io/imagegc/ecs-image-gc:v0.1.0:1"),
+	Entry(nil, "cosign verify-blob --bundle unknown.sigstore.json checksums.txt"),
+	Entry(nil, "gh attestation verify unknown.yaml --repo imagegc/ecs-image-gc"),
 	Entry(nil, "aliyun unknown GetCallerIdentity"),
 	Entry(nil, "aliyun ecs UnknownAction"),
 	Entry(nil, "aliyun ecs RebootInstance --InstanceId 1"), // not in the table of actions
@@ -233,6 +235,25 @@ func expectFlag(_ context.Context, flag string) {
 func expectText(file, text string) {
 	GinkgoHelper()
 	Expect(strings.Contains(read(Default, root+file), text)).To(BeTrue(), "%s lacks %s", file, text)
+}
+
+// expectRequest expects that crane understands the command and the name of the image: it gets as far as the registry.
+func expectRequest(ctx context.Context, command string) {
+	GinkgoHelper()
+	const beforeIt = "HTTPS_PROXY=http://127.0.0.1:1 NO_PROXY= no_proxy= go -C hack/release tool "
+	Expect(cluster.Run(ctx, "bash", "-c", beforeIt+command).Stderr).To(ContainSubstring("connection refused"))
+}
+
+// expectReleased expects that the release makes and signs the files that a command verifies. The flags are not checked: there
+// is no release to verify, and compiling cosign or gh takes longer than all of this suite.
+func expectReleased(_ context.Context, command string) {
+	GinkgoHelper()
+	made := calls("/hack/release") + read(Default, root+"/.github/workflows/release.yml")
+	for word := range strings.FieldsSeq(command) {
+		if strings.Contains("|.json|.txt|.yaml|", "|"+filepath.Ext(word)+"|") {
+			Expect(strings.Contains(made, word)).To(BeTrue(), word)
+		}
+	}
 }
 
 // ofTheCLI are flags of aliyun that no action has: names from its help, as read by hand.
