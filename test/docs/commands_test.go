@@ -3,6 +3,8 @@ package docs
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,37 +19,29 @@ import (
 	"github.com/imagegc/ecs-image-gc/test/cluster"
 )
 
-// TestCommands runs every kubectl command of the documentation against an API server with config/default, with real
-// objects in place of its placeholders.
+// TestCommands checks every command and every block of the documentation, and that there is a check for each.
 func TestCommands(t *testing.T) {
 	g := NewWithT(t)
-	commands := kubectlCommands(g)
-	g.Expect(len(commands)).To(BeNumerically(">", 60), "the commands were not found")
-	RegisterFailHandler(Fail)
-	for _, command := range commands {
-		It("accepts: "+command, func(ctx SpecContext) { expectAccepted(ctx, command) }, NodeTimeout(time.Minute))
+	unused, all := maps.Clone(elsewhere), commands(g)
+	g.Expect(len(all)).To(BeNumerically(">", 200), "the commands were not found")
+	for _, command := range slices.Sorted(maps.Keys(all)) {
+		delete(unused, command)
+		delete(unused, programOf(command))
+		It("accepts: "+command, func(ctx SpecContext) { expectChecked(ctx, command) }, NodeTimeout(time.Minute))
 	}
-	RunSpecs(t, "commands")
-}
-
-var (
-	continued = regexp.MustCompile(`\\\n\s*`)
-	// inBlock is a command on a line of its own, and inText one in backquotes.
-	inBlock = regexp.MustCompile("(?m)^ *(?:\\$ )?(kubectl [^`\n]*)$")
-	inText  = regexp.MustCompile("`(kubectl [^`]*)`")
-	// afterIt is a comment, or a program that reads the output.
-	afterIt = regexp.MustCompile(`\s+[#|]\s.*$`)
-)
-
-func kubectlCommands(g *WithT) (commands []string) {
 	for _, file := range documents(g) {
-		text := continued.ReplaceAllString(read(g, file), "")
-		for _, found := range append(inBlock.FindAllStringSubmatch(text, -1), inText.FindAllStringSubmatch(text, -1)...) {
-			commands = append(commands, strings.Join(strings.Fields(afterIt.ReplaceAllString(found[1], "")), " "))
+		for n, b := range blocks(g, file) {
+			if b.language == "" { // commands
+				continue
+			}
+			delete(unused, b.language)
+			name := fmt.Sprintf("accepts block %d of %s", n+1, strings.TrimPrefix(file, root))
+			It(name, func(ctx SpecContext) { expectSound(ctx, b) }, NodeTimeout(time.Minute))
 		}
 	}
-	slices.Sort(commands)
-	return slices.Compact(commands)
+	g.Expect(unused).To(BeEmpty())
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "commands")
 }
 
 // objects are those that commands are about.
@@ -92,15 +86,16 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	k8s := cluster.Start(ctx, environment)
 	Expect(k8s.Apply(ctx, objects)).To(cluster.BeQuiet())
 	k8s.MustKubectl(ctx, "patch", "cimg", "web", "-n", "team-web", "--subresource=status", "--type=merge", "-p", status)
-	set := "export KUBE_EDITOR=true HOME=" + filepath.Dir(k8s.Kubeconfig) + " KUBECONFIG=" + k8s.Kubeconfig +
+	cluster.ReadInputs("Makefile", "hack", "internal", "test")
+	set := "unset MAKEFLAGS; export KUBE_EDITOR=true HOME=" + filepath.Dir(k8s.Kubeconfig) + " KUBECONFIG=" + k8s.Kubeconfig +
 		" PATH=" + filepath.Dir(environment.ControlPlane.KubectlPath) + ":$PATH; "
 	shell = func(ctx context.Context, command string) cluster.Output {
 		return cluster.Run(ctx, "bash", "-c", set+command)
 	}
 })
 
-// elsewhere are the verbs that cannot do their work here, and why. Their arguments are checked without a server.
-var elsewhere = map[string]string{"logs": "no pod runs here", "wait": "no operator runs here"}
+// unserved are the verbs that cannot do their work here, and why. Their arguments are checked without a server.
+var unserved = map[string]string{"logs": "no pod runs here", "wait": "no operator runs here"}
 
 var (
 	verbOf = regexp.MustCompile(`^kubectl (?:-n \S+ )?([a-z]+)`)
@@ -117,8 +112,8 @@ func expectAccepted(ctx context.Context, command string) {
 	switch {
 	case inGeneral.MatchString(command):
 		filledIn += " --help"
-	case elsewhere[verb] != "":
-		Expect(shell(ctx, filledIn+" --server=http://127.0.0.1:1").Stderr).To(ContainSubstring("refused"), elsewhere[verb])
+	case unserved[verb] != "":
+		Expect(shell(ctx, filledIn+" --server=http://127.0.0.1:1").Stderr).To(ContainSubstring("refused"), unserved[verb])
 		return
 	case slices.Contains(changing, verb):
 		filledIn += " --dry-run=server"
@@ -133,16 +128,4 @@ func expectAccepted(ctx context.Context, command string) {
 	if strings.Contains(command, "jsonpath") {
 		Expect(output.Stdout).NotTo(BeEmpty(), "there is nothing at this path")
 	}
-}
-
-func TestEachAliyunCommandIsListedWithItsAction(t *testing.T) {
-	g, count := NewWithT(t), 0
-	actions := read(g, root+"/docs/reasons/README.md")
-	for _, file := range documents(g) {
-		for _, found := range regexp.MustCompile(`aliyun ([a-z]+) ([A-Z]\w+)`).FindAllStringSubmatch(read(g, file), -1) {
-			g.Expect(actions).To(ContainSubstring("`"+found[1]+":"+found[2]+"`"), "%s has %s", file, found[0])
-			count++
-		}
-	}
-	g.Expect(count).To(BeNumerically(">", 20))
 }

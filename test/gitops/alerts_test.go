@@ -2,6 +2,9 @@ package gitops
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -9,6 +12,7 @@ import (
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/promql/parser"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/yaml"
 
 	"github.com/imagegc/ecs-image-gc/internal/controller/customimage"
@@ -90,20 +94,108 @@ var _ = Describe("The alerts", func() {
 	})
 
 	It("rest on metrics that the operator has", func(ctx SpecContext) {
-		descriptions, known := make(chan *prometheus.Desc, 8), ""
-		customimage.Collector{}.Describe(descriptions)
-		close(descriptions)
-		for description := range descriptions {
-			known += description.String()
-		}
 		for _, alert := range alerts(ctx) {
-			for _, selector := range parser.ExtractSelectors(alert.expression) {
-				for _, matcher := range selector {
-					if matcher.Name == "__name__" {
-						Expect(known).To(ContainSubstring(`"` + matcher.Value + `"`))
-					}
-				}
+			expectKnown(alert.Expr.String())
+		}
+	})
+})
+
+// operatorsMetrics are the labels of the operator's metrics, by name.
+func operatorsMetrics() map[string][]string {
+	descriptions, found := make(chan *prometheus.Desc), map[string][]string{}
+	go func() {
+		defer close(descriptions)
+		metrics.Registry.(prometheus.Collector).Describe(descriptions)
+		customimage.Collector{}.Describe(descriptions)
+	}()
+	for description := range descriptions {
+		if d := described.FindStringSubmatch(description.String()); d != nil {
+			found[d[1]] = labels(d[2])
+		}
+	}
+	return found
+}
+
+func labels(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
+}
+
+var (
+	described = regexp.MustCompile(`fqName: "(imagegc_\w+)".*variableLabels: \{([\w,]*)\}`)
+	inTable   = regexp.MustCompile("(?m)^\\| `(imagegc_\\w+)(?:\\{([\\w,]+)\\})?` \\|")
+	query     = regexp.MustCompile(`(?m)^ {4,}(.+) # in Prometheus$`)
+)
+
+// expectKnown expects that a query asks for metrics and labels that the operator has.
+func expectKnown(query string) {
+	GinkgoHelper()
+	expression, err := parser.NewParser(parser.Options{}).ParseExpr(query)
+	Expect(err).NotTo(HaveOccurred(), query)
+	var names, asked []string
+	parser.Inspect(expression, func(node parser.Node, _ []parser.Node) error {
+		if sum, is := node.(*parser.AggregateExpr); is {
+			asked = append(asked, sum.Grouping...)
+		}
+		return nil
+	})
+	for _, selector := range parser.ExtractSelectors(expression) {
+		for _, matcher := range selector {
+			if matcher.Name == "__name__" {
+				names = append(names, matcher.Value)
+			} else {
+				asked = append(asked, matcher.Name)
 			}
 		}
+	}
+	Expect(names).NotTo(BeEmpty(), query)
+	slices.Sort(asked)
+	asked = slices.Compact(asked)
+	for _, name := range names {
+		Expect(operatorsMetrics()).To(HaveKeyWithValue(name, ContainElements(asked)), query)
+	}
+}
+
+var _ = DescribeTable("A query is not accepted", func(query string) {
+	Expect(InterceptGomegaFailure(func() { expectKnown(query) })).To(HaveOccurred())
+},
+	Entry("that does not parse", "sum by (reason (imagegc_customimages)"),
+	Entry("of no metric", "1"),
+	Entry("of another metric", "imagegc_unknown"),
+	Entry("with another label", `imagegc_customimages_waiting{reason="quota"}`),
+	Entry("with a sum by another label", "sum by (region) (rate(imagegc_ecs_requests_total[10m]))"),
+)
+
+func pages(patterns ...string) (found []string) {
+	GinkgoHelper()
+	for _, pattern := range patterns {
+		files, err := filepath.Glob(root + pattern)
+		Expect(err).NotTo(HaveOccurred())
+		found = append(found, files...)
+	}
+	return found
+}
+
+var _ = Describe("The documentation", func() {
+	It("has queries on metrics that the operator has", func() {
+		count := 0
+		for _, page := range pages("/*.md", "/docs/*.md", "/docs/*/*.md") {
+			text, err := os.ReadFile(page) // #nosec G304: a page of the project
+			Expect(err).NotTo(HaveOccurred())
+			for _, found := range query.FindAllStringSubmatch(string(text), -1) {
+				expectKnown(found[1])
+				count++
+			}
+		}
+		Expect(count).To(BeNumerically(">=", 3))
+	})
+
+	It("lists all metrics of the operator with their labels", func() {
+		text, err := os.ReadFile(root + "/README.md")
+		Expect(err).NotTo(HaveOccurred())
+		listed := map[string][]string{}
+		for _, row := range inTable.FindAllStringSubmatch(string(text), -1) {
+			listed[row[1]] = labels(row[2])
+		}
+		Expect(listed).To(Equal(operatorsMetrics()))
 	})
 })
