@@ -214,3 +214,17 @@ func TestEachTestThatIsQuotedExists(t *testing.T) {
 	}
 	NewWithT(t).Expect(count).To(BeNumerically(">", 20), "docs/security.md quotes the test of each claim")
 }
+
+// TestScenarios checks that the scenarios exist which docs/reliability.md names for each hole.
+func TestScenarios(t *testing.T) {
+	g := NewWithT(t)
+	_, table, found := strings.Cut(read(g, root+"/docs/reliability.md"), "| hole | scenario |")
+	g.Expect(found).To(BeTrue())
+	table, _, _ = strings.Cut(table, "\n\n")
+	names := regexp.MustCompile("`([a-z-]+)`[,|\\s]*").FindAllStringSubmatch(regexp.MustCompile(`(?m)^\|.*?\|`).ReplaceAllString(table, ""), -1)
+	g.Expect(len(names)).To(BeNumerically(">", 15), "the table was not found")
+	scenarios := read(g, root+"/test/faults/scenarios_test.go")
+	for _, name := range names {
+		g.Expect(scenarios).To(MatchRegexp(`(name: |vetoed\(|cleared\()"` + name[1] + `"`))
+	}
+}
