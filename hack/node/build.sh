@@ -32,4 +32,5 @@ for plugin in main/ptp ipam/host-local; do
   compile hack/node/containerd github.com/containernetworking/plugins/plugins/$plugin
 done
 compile hack/node/coredns .
+compile hack/helm helm.sh/helm/v4/cmd/helm
 compile hack/node/kube-router github.com/cloudnativelabs/kube-router/v2/cmd/kube-router

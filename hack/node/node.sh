@@ -65,6 +65,7 @@ enter() {
   unshare=$(<"$state/pid")
   nsenter --target "$(tr -d " " <"/proc/$unshare/task/$unshare/children")" --mount --pid --net --uts --ipc \
     env -C "$PWD" KUBECONFIG=/run/node/admin.conf KUBECACHEDIR=/run/node/cache \
+    HELM_CACHE_HOME=/run/node/cache HELM_CONFIG_HOME=/run/node/cache HELM_DATA_HOME=/run/node/cache \
     PATH="/run/node/bin:/run/node/assets:$PATH" "$@"
 }
 

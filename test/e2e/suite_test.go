@@ -48,12 +48,13 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	kubectl(ctx, "rollout", "status", "-n", namespace, "deployment/"+cluster.Name, "--timeout=60s")
 })
 
-// In this order: the first looks at the pod before anything happens to it.
+// In this order: the first looks at the pod before anything happens to it, and the last takes it away.
 var _ = Describe("The operator", Ordered, ContinueOnFailure, func() {
 	Describe("in its first pod", startSpecs)
 	Describe("deleting an image", deletionSpecs)
 	Describe("serving metrics", metricsSpecs)
 	Describe("behind its network policy", networkSpecs)
+	Describe("as a release of Helm", helmSpecs)
 })
 
 // A line for each check.

@@ -134,6 +134,11 @@ func deletions(ctx context.Context, object *v1alpha1.CustomImage) []ecssim.Call 
 // create makes an image and an object for it, and waits until the operator has seen the image.
 func create(ctx context.Context, name string) *v1alpha1.CustomImage {
 	GinkgoHelper()
+	return createIn(ctx, namespace, name)
+}
+
+func createIn(ctx context.Context, namespace, name string) *v1alpha1.CustomImage {
+	GinkgoHelper()
 	id := "m-bp1" + name
 	simulate(ctx, http.MethodPut, "images/"+id, ecssim.Image{ImageID: id, RegionID: "cn-hangzhou"})
 	object := &v1alpha1.CustomImage{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
