@@ -213,7 +213,7 @@ func recordFacts(f decision.Facts, r decision.Report, now metav1.Time) {
 	case shown.Image == nil && status.MissingSince == nil:
 		status.MissingSince = &now
 	case shown.Image != nil && r.Reason != v1alpha1.ReasonAccountMismatch:
-		status.Image, status.LastSyncTime, status.MissingSince = imageStatus(f), &now, nil
+		status.Image, status.LastSyncTime, status.MissingSince = imageStatus(f), ptr.To(metav1.NewTime(shown.At)), nil
 	}
 	switch {
 	case f.AcceptedAt().IsZero() && f.Call != decision.Refused:
