@@ -241,7 +241,8 @@ uninstall: ## Remove the CRDs, and with them all CustomImages. No image is delet
 	  'The CRD goes when the operator has let its objects go. If it runs, its log says why it does not.' \
 	  'If none runs any more, whoever may change the objects and has the ClusterRole imagegc-customimage-releaser can do' \
   'it; the image stays:' \
-	  "  kubectl patch cimg NAME -n NAMESPACE --type=merge -p '{\"metadata\":{\"finalizers\":null}}'"; exit 1; }
+	  "  kubectl patch cimg NAME -n NAMESPACE --type=json -p \\" \
+	  "    '[{\"op\":\"test\",\"path\":\"/metadata/finalizers/0\",\"value\":\"ecs.imagegc.io/delete-image\"},{\"op\":\"remove\",\"path\":\"/metadata/finalizers/0\"}]'"; exit 1; }
 
 # Compiled again only when its module changes.
 bin/golangci-lint: $(wildcard hack/golangci-lint/*)
