@@ -20,7 +20,7 @@ export CGO_ENABLED ?= 0
 GO_TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod hack/*/go.mod hack/node/*/go.mod test/*/go.mod))
 TEST_MODULES := $(filter-out hack/%,$(MODULES))
-LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench hack/release hack/gitops-controllers
+LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench hack/release hack/gitops-controllers hack/node/coredns
 
 ##@ General
 
@@ -242,7 +242,8 @@ uninstall: ## Remove the CRDs, and with them all CustomImages. No image is delet
 	  'The CRD goes when the operator has let its objects go. If it runs, its log says why it does not.' \
 	  'If none runs any more, whoever may change the objects and has the ClusterRole imagegc-customimage-releaser can do' \
   'it; the image stays:' \
-	  "  kubectl patch cimg NAME -n NAMESPACE --type=merge -p '{\"metadata\":{\"finalizers\":null}}'"; exit 1; }
+	  "  kubectl patch cimg NAME -n NAMESPACE --type=json -p \\" \
+	  "    '[{\"op\":\"test\",\"path\":\"/metadata/finalizers/0\",\"value\":\"ecs.imagegc.io/delete-image\"},{\"op\":\"remove\",\"path\":\"/metadata/finalizers/0\"}]'"; exit 1; }
 
 # Compiled again only when its module changes.
 bin/golangci-lint: $(wildcard hack/golangci-lint/*)

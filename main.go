@@ -82,7 +82,8 @@ func (s *settings) run() error {
 	if err := s.identify(mgr, api); err != nil {
 		return err
 	}
-	s.images.Events = mgr.GetEventRecorder("ecs-image-gc")
+	recorder := customimage.NewRecorder(mgr.GetClient())
+	s.images.Events = recorder
 	s.images.Clock = clock.RealClock{}
 	images := customimage.New(s.images)
 	if err := images.SetupWithManager(mgr); err != nil {
@@ -96,7 +97,21 @@ func (s *settings) run() error {
 		return err
 	}
 	ctrl.Log.Info("Starting", "version", buildVersion(), "credentials", s.credentials, "ambientNamespaces", s.ambientNamespaces)
-	return mgr.Start(ctrl.SetupSignalHandler())
+	return start(mgr, recorder)
+}
+
+// lastEvents is how long the process waits for its last events; terminationGracePeriodSeconds allows for it.
+const lastEvents = 10 * time.Second
+
+// start runs the manager until the process is told to stop, and then has the last events written.
+func start(mgr ctrl.Manager, recorder *customimage.Recorder) error {
+	if err := mgr.Start(ctrl.SetupSignalHandler()); err != nil {
+		return err
+	}
+	if !recorder.Wait(lastEvents) {
+		ctrl.Log.Info("Stopped before all events were written")
+	}
+	return nil
 }
 
 // identify decides once who the operator is: to Alibaba Cloud, and to the cluster.

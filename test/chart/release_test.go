@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"os/exec"
+	"regexp"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -127,6 +128,7 @@ var _ = Describe("A release under a name of its own", Ordered, func() {
 			Expect(uninstalled.Stdout + uninstalled.Stderr).To(And(
 				ContainSubstring("customimages.ecs.imagegc.io"), ContainSubstring("CustomImages that still exist keep their finalizer")))
 			Expect(object(ctx, "live")).To(ContainSubstring("Available"))
+			expectCommandWorks(ctx, uninstalled.Stdout+uninstalled.Stderr)
 			Expect(images()).To(ConsistOf("m-live"))
 			Expect(on(ctx, "install", release, chart).Err).NotTo(HaveOccurred())
 			manager(ctx)
@@ -154,6 +156,26 @@ var _ = It("is valid with the longest names of a release and a namespace", func(
 	file := cluster.Write("long.yaml", []byte(rendered.Stdout))
 	Expect(k8s.Kubectl(ctx, "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", file).Err).NotTo(HaveOccurred())
 })
+
+// expectCommandWorks runs the command of the warning, which removes the operator's finalizer and no other one.
+func expectCommandWorks(ctx context.Context, warning string) {
+	GinkgoHelper()
+	command := regexp.MustCompile(`kubectl (patch cimg NAME .* )'(.*)'`).FindStringSubmatch(strings.ReplaceAll(warning, `\"`, `"`))
+	Expect(command).NotTo(BeNil(), warning)
+	args := append(strings.Fields(strings.NewReplacer("NAMESPACE", namespace, "NAME", "left").Replace(command[1])), command[2])
+	for _, of := range [][2]string{
+		{"[ecs.imagegc.io/delete-image]", ""},
+		{"[ecs.imagegc.io/delete-image, example.com/theirs]", `["example.com/theirs"]`},
+	} {
+		Expect(k8s.Apply(ctx, strings.Replace(manifest("left"), "{", "{finalizers: "+of[0]+", ", 1))).To(cluster.BeQuiet())
+		k8s.MustKubectl(ctx, "delete", "cimg", "left", "-n", namespace, "--wait=false")
+		k8s.MustKubectl(ctx, args...)
+		Expect(k8s.Kubectl(ctx, "get", "cimg", "left", "-n", namespace, "--ignore-not-found", "-o", "jsonpath={.metadata.finalizers}").Stdout).
+			To(Equal(of[1]))
+	}
+	Expect(k8s.Kubectl(ctx, args...).Err).To(HaveOccurred(), "theirs is not removed")
+	k8s.MustKubectl(ctx, "patch", "cimg", "left", "-n", namespace, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
+}
 
 // packaged returns the chart as a file of another version.
 func packaged(ctx context.Context, version string) string {

@@ -103,6 +103,26 @@ var _ = DescribeTable("Helm refuses a value that makes no sense, and names it",
 	Entry(nil, "--set=leaderElection.enabled=false,replicaCount=2", "replicaCount: more than one pod requires leaderElection.enabled"),
 )
 
+var _ = DescribeTable("The notes say which promise is smaller", func(ctx SpecContext, set string, texts ...string) {
+	notes := func(args ...string) string {
+		GinkgoHelper()
+		installed := helm(ctx, append(args, "install", "imagegc", chart, "--kubeconfig="+k8s.Kubeconfig, "--namespace=default",
+			"--dry-run=server")...)
+		Expect(installed.Err).NotTo(HaveOccurred())
+		_, text, found := strings.Cut(installed.Stdout, "\nNOTES:\n")
+		Expect(found).To(BeTrue())
+		return strings.Join(strings.Fields(text), " ")
+	}
+	for _, text := range texts {
+		Expect(notes()).NotTo(ContainSubstring(text))
+		Expect(notes(set)).To(ContainSubstring(text))
+	}
+},
+	Entry("without the policies", "--set=admission.enabled=false", "can force deletions, remove finalizers", "removed, and its image is kept"),
+	Entry("without the finalizer at creation", "--set=admission.addFinalizer=false", "removed, and its image is kept"),
+	Entry("without the roles", "--set=roles.enabled=false", "can read no Secret"),
+)
+
 var _ = Describe("On an older Kubernetes", func() {
 	It("the chart is refused before 1.32", func(ctx SpecContext) {
 		refused := template(ctx, "imagegc", "imagegc-system", "--kube-version=1.31.9")

@@ -1,8 +1,10 @@
 package install
 
 import (
+	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -83,11 +85,30 @@ var _ = Describe("The Deployment", func() {
 		Expect(podFromTemplate().Spec.Volumes).To(BeEmpty())
 	})
 
+	It("leaves a part of the memory limit to what the Go runtime does not count", func() {
+		container := podFromTemplate().Spec.Containers[0]
+		values := map[string]string{}
+		for _, variable := range container.Env {
+			value := variable.Value
+			if source := variable.ValueFrom; source != nil && source.ResourceFieldRef != nil {
+				Expect(source.ResourceFieldRef.Resource).To(Equal("limits.memory"))
+				limit, divisor := container.Resources.Limits.Memory().Value(), source.ResourceFieldRef.Divisor.Value()
+				divisor = max(divisor, 1)
+				value = strconv.FormatInt((limit+divisor-1)/divisor, 10) // as the kubelet does it
+			}
+			values[variable.Name] = os.Expand(strings.NewReplacer("$(", "${", ")", "}").Replace(value),
+				func(name string) string { return values[name] })
+		}
+		bytes, err := strconv.ParseFloat(values["GOMEMLIMIT"], 64)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(bytes / float64(container.Resources.Limits.Memory().Value())).To(And(BeNumerically(">", 0.9), BeNumerically("<", 0.96)))
+	})
+
 	It("starts without the Secret of the access key", func() {
 		count := 0
 		for _, variable := range podFromTemplate().Spec.Containers[0].Env {
-			if secret := variable.ValueFrom.SecretKeyRef; secret != nil {
-				Expect(secret.Optional).To(PointTo(BeTrue()), variable.Name)
+			if source := variable.ValueFrom; source != nil && source.SecretKeyRef != nil {
+				Expect(source.SecretKeyRef.Optional).To(PointTo(BeTrue()), variable.Name)
 				count++
 			}
 		}

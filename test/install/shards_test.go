@@ -76,10 +76,17 @@ var _ = Describe("Two operators that divide the namespaces", func() {
 // startShard starts an operator for one namespace, with the key of that name.
 func startShard(ctx context.Context, shard, endpoint string) {
 	GinkgoHelper()
+	startShardWith(k8s.OperatorKubeconfig(ctx), shard, endpoint)
+}
+
+// startShardWith starts it with a kubeconfig.
+func startShardWith(kubeconfig, shard, endpoint string) *gexec.Session {
+	GinkgoHelper()
 	command := exec.Command(manager, "--health-probe-bind-address=0", "--metrics-bind-address=0", "--namespaces="+shard,
-		"--kubeconfig="+k8s.OperatorKubeconfig(ctx), "--ecs-endpoint="+endpoint, "--ambient-namespaces="+shard)
+		"--kubeconfig="+kubeconfig, "--ecs-endpoint="+endpoint, "--ambient-namespaces="+shard)
 	command.Env = []string{"ALIBABA_CLOUD_ACCESS_KEY_ID=" + shard, "ALIBABA_CLOUD_ACCESS_KEY_SECRET=" + shard + "-secret"}
 	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { session.Terminate().Wait(20 * time.Second) })
+	return session
 }

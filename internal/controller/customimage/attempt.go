@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -26,6 +27,7 @@ type cloud struct {
 	keys     *credentials.Source
 	shares   *shares
 	listings *listings
+	clock    clock.PassiveClock
 }
 
 // attempt is one attempt for one object. ECS is called with one access key, found once: the account that is decided on
@@ -145,14 +147,20 @@ func (a *attempt) findKey(ctx context.Context) error {
 // evidence.
 func (a *attempt) look(ctx context.Context) error {
 	f, spec := &a.facts, a.facts.Image.Spec
-	found, isCalled, err := a.cloud.listings.find(ctx, a.ecs, a.view, f.Image)
-	if found == nil && err == nil {
-		isCalled = true
-		found, err = a.ecs.FindImage(ctx, spec.RegionID, spec.ImageID)
+	var shown decision.Showing
+	var isCalled bool
+	var err error
+	if !f.Unshown { // else the last look may be newer than a listing
+		shown, isCalled, err = a.cloud.listings.find(ctx, a.ecs, a.view, f.Image)
+	}
+	if shown.Image == nil && err == nil {
+		isCalled, shown.At = true, a.cloud.clock.Now()
+		shown.Image, err = a.ecs.FindImage(ctx, spec.RegionID, spec.ImageID)
 	}
 	if isCalled { // what a listing in memory shows is no answer of a region
 		a.heard(err)
 	}
+	found := shown.Image
 	if err != nil {
 		return err
 	}
@@ -164,7 +172,7 @@ func (a *attempt) look(ctx context.Context) error {
 	if found != nil {
 		found.OwnerID = cmp.Or(found.OwnerID, f.Account) // only its own images were asked for
 	}
-	f.Shown = &decision.Showing{Image: found}
+	f.Shown = &shown
 	return nil
 }
 

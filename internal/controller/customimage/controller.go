@@ -78,7 +78,7 @@ func New(config Config) *Reconciler {
 		},
 		cloud: cloud{
 			ecs: config.ECS, keys: config.Credentials, shares: newShares(config.MaxConcurrentReconciles, config.Clock),
-			listings: &listings{cache: config.Client, clock: config.Clock, resync: config.Resync},
+			listings: &listings{cache: config.Client, clock: config.Clock, resync: config.Resync}, clock: config.Clock,
 		},
 		status: writer{
 			client: client.WithFieldOwner(config.Client, fieldOwner), events: config.Events, clock: config.Clock,

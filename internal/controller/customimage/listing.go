@@ -56,11 +56,11 @@ type listing struct {
 	dropped map[string]bool // while it is read
 }
 
-// find returns the image of a live object, if a listing shows it; nil if the object has to be looked at for itself. It also
+// find returns the image of a live object, if a listing shows it; none if the object has to be looked at for itself. It also
 // reports whether ECS was called.
-func (l *listings) find(ctx context.Context, c *ecs.Client, of view, image *v1alpha1.CustomImage) (*ecs.Image, bool, error) {
+func (l *listings) find(ctx context.Context, c *ecs.Client, of view, image *v1alpha1.CustomImage) (decision.Showing, bool, error) {
 	if !mayBeLookedUp(image) {
-		return nil, false, nil
+		return decision.Showing{}, false, nil
 	}
 	isNew, oldest := image.Status.Image == nil, l.resync/resyncShare
 	if isNew { // what a listing showed since its creation, a look of its own could have shown, had its turn come earlier
@@ -79,26 +79,26 @@ func (l *listings) find(ctx context.Context, c *ecs.Client, of view, image *v1al
 	isCalled, err := l.renew(ctx, c, entry, image, isNew)
 	entry.paused = l.clock.Now().Add(listingPause)
 	if failure.CodeOf(err) == failure.CodeNoAnswer {
-		return nil, isCalled, err
+		return decision.Showing{}, isCalled, err
 	} else if err != nil { // a key may look at single images and not list them
 		log.FromContext(ctx).Info("Could not list the images, and looks at them one by one", "region", of.region, "error", err.Error())
-		return nil, isCalled, nil
+		return decision.Showing{}, isCalled, nil
 	}
 	found, _ = l.in(entry, image.Spec.ImageID, oldest)
 	return found, isCalled, nil
 }
 
 // in returns the image if the listing has it, and whether the listing is fresh enough to tell.
-func (l *listings) in(entry *listing, imageID string, oldest time.Duration) (*ecs.Image, bool) {
+func (l *listings) in(entry *listing, imageID string, oldest time.Duration) (decision.Showing, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if age := l.clock.Since(entry.began); age > oldest || age < 0 {
-		return nil, false
+		return decision.Showing{}, false
 	}
 	if found, ok := entry.images[imageID]; ok {
-		return &found, true
+		return decision.Showing{Image: &found, At: entry.began}, true
 	}
-	return nil, true
+	return decision.Showing{}, true
 }
 
 // mayBeLookedUp is false for an object that is being deleted, whose image was missing, whose user wants it looked at, or

@@ -1,6 +1,8 @@
 package customimage
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,6 +10,9 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
@@ -93,6 +98,21 @@ var _ = Describe("A look at many live images", func() {
 		Expect(single).To(BeZero())
 	})
 
+	It("is as old as the listing in the status, and writes nothing while it shows the same", func(ctx SpecContext) {
+		prepare(ctx)
+		listed := w.clock.Now()
+		w.attempt(ids[0])
+		w.clock.Step(2 * time.Minute)
+		w.attempt(ids[1])
+		image := w.get(ids[1])
+		Expect(image.Status.LastSyncTime.Time).To(BeTemporally("==", listed))
+		for range 20 {
+			w.clock.Step(20 * time.Minute)
+			w.attempt(ids[1])
+		}
+		Expect(w.get(ids[1]).ResourceVersion).To(Equal(image.ResourceVersion))
+	})
+
 	It("is not by an old listing for an object that was created after it", func(ctx SpecContext) {
 		prepare(ctx)
 		late := w.id + "late"
@@ -148,6 +168,30 @@ var _ = Describe("A look at many live images", func() {
 		w.attempt(ids[1])
 		_, after = looks()
 		Expect(after).To(BeNumerically(">=", before+2), "after DeleteImage")
+	})
+
+	It("is one of its own if the status could not be told that the last one did not show the image", func(ctx SpecContext) {
+		prepare(ctx)
+		attemptAll()
+		Expect(w.sim.DeleteImage(ids[0])).To(BeTrue())
+		w.change(ids[0], annotated(v1alpha1.AnnotationRetryAt, "now"))
+		w.cache.SubResourcePatch = func(
+			context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
+			return apierrors.NewInternalError(errors.New("no leader"))
+		}
+		w.turn(ids[0])
+		w.cache.SubResourcePatch = nil
+		w.change(ids[0], func(image *v1alpha1.CustomImage) {
+			delete(image.Annotations, v1alpha1.AnnotationRetryAt)
+			image.Spec.Force = ptr.To(true)
+		})
+		w.attempt(ids[0])
+		Expect(condition(w.get(ids[0]), "Ready").Reason).To(Equal("InvalidImageIdNotFound"))
+		w.events()
+		w.delete(ids[0])
+		w.clock.Step(time.Minute)
+		w.turn(ids[0])
+		Expect(w.events()).To(ContainElement(HavePrefix("Warning NotFound ")))
 	})
 
 	It("is one of its own after ECS has refused one", func(ctx SpecContext) {

@@ -75,7 +75,7 @@ func (w *world) start(objects cache.Options) (stop func()) {
 	api := openapi.New(calls)
 	w.config.Client, w.config.Live, w.config.ECS = mgr.GetClient(), w.client(w.live), ecs.New(api)
 	w.config.Credentials = newSource(mgr.GetAPIReader(), api, clock.RealClock{})
-	w.config.Events, w.config.Clock = mgr.GetEventRecorder("ecs-image-gc"), clock.RealClock{}
+	w.config.Events, w.config.Clock = NewRecorder(mgr.GetClient()), clock.RealClock{}
 	w.config.Waiting = Backoff{200 * time.Millisecond, time.Second}
 	w.config.Blocked = Backoff{time.Hour, time.Hour}
 	w.config.Resync, w.config.MaxConcurrentReconciles = 6*time.Hour, max(w.config.MaxConcurrentReconciles, 4)

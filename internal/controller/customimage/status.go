@@ -163,8 +163,8 @@ const maxMessage = 32000
 // maxNote is how many bytes of a note the API server accepts.
 const maxNote = 1024
 
-// announce writes an event. The image is its related object: without it, events that differ in their note alone would
-// be merged. A namespace that is being deleted accepts no event but about itself.
+// announce writes an event. The image is its related object. A namespace that is being deleted accepts no event but about
+// itself.
 func (w *writer) announce(f decision.Facts, eventType, reason, message string) {
 	imageID := f.Image.Spec.ImageID
 	var regarding, related runtime.Object = f.Image, &corev1.ObjectReference{Kind: "Image", Name: imageID}
@@ -213,7 +213,7 @@ func recordFacts(f decision.Facts, r decision.Report, now metav1.Time) {
 	case shown.Image == nil && status.MissingSince == nil:
 		status.MissingSince = &now
 	case shown.Image != nil && r.Reason != v1alpha1.ReasonAccountMismatch:
-		status.Image, status.LastSyncTime, status.MissingSince = imageStatus(f), &now, nil
+		status.Image, status.LastSyncTime, status.MissingSince = imageStatus(f), ptr.To(metav1.NewTime(shown.At)), nil
 	}
 	switch {
 	case f.AcceptedAt().IsZero() && f.Call != decision.Refused:

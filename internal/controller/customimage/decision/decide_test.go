@@ -285,7 +285,7 @@ var (
 	looks = []variant{
 		nothingIs,
 		{"shown", func(f *Facts, t *truth) {
-			f.Shown, t.looked, t.shown = &Showing{&ecs.Image{ImageID: "m-1", OwnerID: thisAccount}}, true, true
+			f.Shown, t.looked, t.shown = &Showing{Image: &ecs.Image{ImageID: "m-1", OwnerID: thisAccount}}, true, true
 		}},
 		{"not shown", func(f *Facts, t *truth) { f.Shown, t.looked = &Showing{}, true }},
 		{"look failed", func(f *Facts, t *truth) { f.Failure, t.failed = &failure.Error{Code: "InternalError"}, true }},

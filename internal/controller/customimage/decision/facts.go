@@ -51,7 +51,10 @@ type Facts struct {
 }
 
 // Showing is an answer of DescribeImages.
-type Showing struct{ Image *ecs.Image } // nil if it shows no such image
+type Showing struct {
+	Image *ecs.Image // nil if it shows no such image
+	At    time.Time  // when ECS was asked
+}
 
 // Call is the state of DeleteImage in one attempt.
 type Call int
