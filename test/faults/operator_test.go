@@ -141,7 +141,7 @@ func runOperator(ctx context.Context, cluster *rest.Config, api *openapi.Client,
 		Credentials: credentials.New(credentials.Config{
 			Secrets: mgr.GetAPIReader(), Ambient: ambient, AmbientNamespaces: []string{"*"}, API: api, STSRegion: region, Clock: now,
 		}),
-		Events: mgr.GetEventRecorder("ecs-image-gc"), Clock: now,
+		Events: customimage.NewRecorder(mgr.GetClient()), Clock: now,
 		Waiting: customimage.Backoff{First: 200 * time.Millisecond, Longest: longestBackoff},
 		Blocked: customimage.Backoff{First: 200 * time.Millisecond, Longest: longestBackoff},
 		Resync:  6 * time.Hour, MaxConcurrentReconciles: 8,
