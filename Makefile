@@ -120,7 +120,7 @@ gitops-controllers: ## Run Flux's kustomize-controller with config/gitops/flux; 
 	  KUBEBUILDER_ASSETS=$$assets go -C hack/gitops-controllers test -count=1 -timeout=30m -ginkgo.v ./...
 
 .PHONY: gitops-argocd
-gitops-argocd: ## Run Argo CD with config/gitops/argocd; 4 min, and 5 to compile it once. Needs its source, from GitHub.
+gitops-argocd: ## Run Argo CD with config/gitops/argocd; 3 min, and 5 to compile it once. Needs its source, from GitHub.
 	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets hack/gitops-argocd/run.sh
 
 .PHONY: soak
