@@ -20,7 +20,7 @@ export CGO_ENABLED ?= 0
 GO_TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod hack/*/go.mod hack/node/*/go.mod test/*/go.mod))
 TEST_MODULES := $(filter-out hack/%,$(MODULES))
-LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench hack/release hack/gitops-controllers hack/node/coredns
+LINT_MODULES := $(TEST_MODULES) hack/golangci-lint hack/bench hack/release hack/gitops-controllers hack/gitops-argocd hack/node/coredns
 
 ##@ General
 
@@ -119,6 +119,10 @@ mutants: ## Put one bug after the other into a copy of the project, and see that
 gitops-controllers: ## Run Flux's kustomize-controller with config/gitops/flux; compiling it takes about 4 min.
 	assets=$$(hack/controlplane.sh); \
 	  KUBEBUILDER_ASSETS=$$assets go -C hack/gitops-controllers test -count=1 -timeout=30m -ginkgo.v ./...
+
+.PHONY: gitops-argocd
+gitops-argocd: ## Run Argo CD with config/gitops/argocd; 3 min, and 5 to compile it once. Needs its source, from GitHub.
+	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets hack/gitops-argocd/run.sh
 
 .PHONY: soak
 soak: ## Delete and make objects for SOAK (30m), with 5 % of all calls failing, and the operator killed every 20 s.

@@ -71,6 +71,8 @@ var _ = Describe("docs/gitops.md", func() {
 		Expect(example.GetFinalizers()).To(BeEmpty())
 		policy, _, err := unstructured.NestedMap(example.Object, "spec", "syncPolicy")
 		Expect(err).NotTo(HaveOccurred())
-		Expect(policy).To(Equal(map[string]any{"automated": map[string]any{"prune": true, "selfHeal": true}}))
+		Expect(policy).To(Equal(map[string]any{
+			"automated": map[string]any{"prune": true, "selfHeal": true}, "syncOptions": []any{"ServerSideApply=true"},
+		}))
 	})
 })
