@@ -31,8 +31,9 @@ import (
 )
 
 const (
-	// callLimit is the operator's time limit for a call of ECS, which is 45 s by default.
-	callLimit = time.Second
+	// callLimit is the operator's time limit for a call of ECS, which is 45 s by default. On a busy machine an answer may take
+	// a second.
+	callLimit = 3 * time.Second
 
 	// longestBackoff is the operator's longest time between two attempts while an obstacle is in place.
 	longestBackoff = time.Second

@@ -60,6 +60,7 @@ type wire struct {
 	counts map[string]int
 	order  []string // the kinds of calls, as they were first made
 	struck int
+	last   time.Time // when the last fault struck
 }
 
 // call counts a call, and returns the fault for it.
@@ -77,6 +78,7 @@ func (w *wire) call(what string) (n int, f fault, ok bool) {
 	if w.choose != nil {
 		if f, ok = w.choose(what, n); ok {
 			w.struck++
+			w.last = time.Now()
 		}
 	}
 	return n, f, ok
@@ -92,6 +94,13 @@ func (w *wire) faults() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.struck
+}
+
+// sinceFault is how long ago the last fault struck; very long if none did.
+func (w *wire) sinceFault() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Since(w.last)
 }
 
 var requestInfo = request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}
