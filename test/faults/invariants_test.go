@@ -85,8 +85,7 @@ func (u *users) change(image *v1alpha1.CustomImage, do func() error) error {
 		if i.deleted == 0 {
 			i.deleted, i.deletedAt, i.finalizerLeft = u.step, time.Now(), hasFinalizer(image)
 		}
-		_, releases := image.Annotations[v1alpha1.AnnotationRelease]
-		i.kept = i.kept || keeps(image) || releases
+		i.kept = i.kept || keeps(image) || hasRelease(image)
 		i.doomed = i.doomed || !keeps(image) && !isReleased(image)
 	}
 	switch {
@@ -233,6 +232,12 @@ func isReleased(image *v1alpha1.CustomImage) bool {
 	return image.Annotations[v1alpha1.AnnotationRelease] == image.Spec.ImageID
 }
 
+// hasRelease reports whether somebody meant to keep an image, which may be this one.
+func hasRelease(image *v1alpha1.CustomImage) bool {
+	_, is := image.Annotations[v1alpha1.AnnotationRelease]
+	return is
+}
+
 func hasFinalizer(image *v1alpha1.CustomImage) bool {
 	return slices.Contains(image.Finalizers, v1alpha1.Finalizer)
 }
@@ -307,8 +312,8 @@ func (w *world) whyNotDeleted(o *operatorProcess, c ecsCall, n int, objects []v1
 		return "it keeps the image"
 	case isProtected(image):
 		return "it is protected"
-	case isReleased(image):
-		return "it is released"
+	case hasRelease(image):
+		return "it is released, or that was tried"
 	case looked && !shown && w.users.count(c.imageID) == 1:
 		return "the last look did not show the image"
 	case seen == nil:
@@ -323,16 +328,17 @@ func (w *world) whyNotDeleted(o *operatorProcess, c ecsCall, n int, objects []v1
 		return "the status says that another object owns the image"
 	case c.force && (image.Spec.Force == nil || !*image.Spec.Force):
 		return "force is not set"
-	case ended > 0 && mine.deleted > ended:
+	case ended > 0 && mine.deleted > ended && !w.optsIn.Load():
 		return "it was deleted with its namespace"
 	}
 	for other := range objects {
 		rival := &objects[other]
 		theirs, _ := w.users.intentOf(rival)
 		switch {
-		case other == n || rival.DeletionTimestamp != nil:
+		case other == n:
 		case w.keepsSince(rival, theirs, mine.deletedAt):
 			return rival.Name + " keeps the image"
+		case rival.DeletionTimestamp != nil:
 		case w.ownsSince(rival, c.imageID, mine.deletedAt) && rival.CreationTimestamp.Before(&image.CreationTimestamp):
 			return rival.Name + " owns the image"
 		}
@@ -412,11 +418,13 @@ func (w *world) learn(o *operatorProcess, c ecsCall, answer *httptest.ResponseRe
 	}
 }
 
-// learnKey remembers whose a temporary key is.
+// learnKey remembers whose a temporary key is, and what of it is secret.
 func (w *world) learnKey(answer *httptest.ResponseRecorder) {
 	var got struct {
 		Credentials struct {
-			AccessKeyID string `json:"AccessKeyId"`
+			AccessKeyID     string `json:"AccessKeyId"`
+			AccessKeySecret string
+			SecurityToken   string
 		}
 	}
 	if err := json.Unmarshal(answer.Body.Bytes(), &got); err != nil {
@@ -424,7 +432,10 @@ func (w *world) learnKey(answer *httptest.ResponseRecorder) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.accounts[got.Credentials.AccessKeyID] = account // the only one with a role
+	if key := got.Credentials; key.AccessKeyID != "" {
+		w.accounts[key.AccessKeyID] = account // the only one with a role
+		w.temporary = append(w.temporary, key.AccessKeySecret, key.SecurityToken)
+	}
 }
 
 // checkKube checks a request to the API server before it takes effect.
@@ -444,7 +455,10 @@ func (w *world) checkKube(o *operatorProcess, c kubeCall, body []byte) {
 
 // checkSecrets finds access keys where none may be.
 func (w *world) checkSecrets(where string, text []byte) {
-	for _, secret := range []string{keySecret, "secret-two", "secret-of-other"} {
+	w.mu.Lock()
+	secrets := append([]string{keySecret, "secret-two", "secret-of-other"}, w.temporary...)
+	w.mu.Unlock()
+	for _, secret := range secrets {
 		if bytes.Contains(text, []byte(secret)) {
 			w.violatedf("%s holds a secret", where)
 		}
@@ -544,9 +558,10 @@ func (w *world) checkFinalizers(o *operatorProcess, name string, p patch) {
 	switch {
 	case image.DeletionTimestamp == nil:
 		w.violatedf("operator %d: removes its finalizer from %s, which is not deleted", o.number, name)
-	case !exists, retains(image), w.isMissing(image), isReleased(image), ended > 0, image.Status.OwnedBy.Name != "":
+	case !exists, retains(image), w.isMissing(image), isReleased(image), ended > 0 && !w.optsIn.Load(), image.Status.OwnedBy.Name != "":
 	case slices.ContainsFunc(w.objectsFor(image.Spec.ImageID), func(other v1alpha1.CustomImage) bool {
-		return other.UID != image.UID && hasSeen(&other, image.Spec.ImageID)
+		return other.UID != image.UID && hasSeen(&other, image.Spec.ImageID) &&
+			(image.Status.Image == nil || !image.CreationTimestamp.Before(&other.CreationTimestamp))
 	}):
 	default:
 		w.violatedf("operator %d: removes its finalizer from %s, and the image is still there", o.number, name)

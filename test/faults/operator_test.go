@@ -35,6 +35,9 @@ const (
 	// a second.
 	callLimit = 3 * time.Second
 
+	// atOnce is how many objects the operator works on at the same time.
+	atOnce = 8
+
 	// longestBackoff is the operator's longest time between two attempts while an obstacle is in place.
 	longestBackoff = time.Second
 	// busyFor is how long the machine may be busy with other plans.
@@ -145,7 +148,7 @@ func runOperator(ctx context.Context, cluster *rest.Config, api *openapi.Client,
 		Events: customimage.NewRecorder(mgr.GetClient()), Clock: now,
 		Waiting: customimage.Backoff{First: 200 * time.Millisecond, Longest: longestBackoff},
 		Blocked: customimage.Backoff{First: 200 * time.Millisecond, Longest: longestBackoff},
-		Resync:  6 * time.Hour, MaxConcurrentReconciles: 8,
+		Resync:  6 * time.Hour, MaxConcurrentReconciles: atOnce,
 	})
 	if err := images.SetupWithManager(mgr); err != nil {
 		return err
@@ -155,6 +158,8 @@ func runOperator(ctx context.Context, cluster *rest.Config, api *openapi.Client,
 
 // api returns the client with which an operator calls ECS and STS.
 func (o *operatorProcess) api(config openapi.Config) *openapi.Client {
+	defaultTransport.Lock()
+	defer defaultTransport.Unlock()
 	if !o.world.vpc {
 		config.Endpoints = openapi.Endpoints{Override: o.cloud.URL}
 		return openapi.New(config)
@@ -162,8 +167,6 @@ func (o *operatorProcess) api(config openapi.Config) *openapi.Client {
 	config.Endpoints = openapi.Endpoints{VPC: true}
 	roots := x509.NewCertPool()
 	roots.AddCert(o.cloud.Certificate())
-	defaultTransport.Lock()
-	defer defaultTransport.Unlock()
 	original := http.DefaultTransport
 	defer func() { http.DefaultTransport = original }()
 	http.DefaultTransport = &http.Transport{
@@ -173,7 +176,7 @@ func (o *operatorProcess) api(config openapi.Config) *openapi.Client {
 	return openapi.New(config)
 }
 
-// defaultTransport is held by whoever replaces http.DefaultTransport, which openapi.New makes a copy of.
+// defaultTransport is held by whoever replaces http.DefaultTransport, or has openapi.New make a copy of it.
 var defaultTransport sync.Mutex
 
 // dial knows the host names of two regions.

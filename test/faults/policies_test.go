@@ -72,10 +72,30 @@ func install(ctx context.Context, manifests *utilyaml.YAMLOrJSONDecoder) error {
 				return err
 			}
 		}
-		if err := client.IgnoreAlreadyExists(admin.Create(ctx, object)); err != nil {
+		if err := put(ctx, object); err != nil {
 			return err
 		}
 	}
+}
+
+// put creates an object, or replaces that of an earlier run on a shared cluster, which may have had a bug in it.
+func put(ctx context.Context, object client.Object) error {
+	err := admin.Create(ctx, object)
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	old := object.DeepCopyObject().(client.Object)
+	if err := admin.Get(ctx, client.ObjectKeyFromObject(object), old); err != nil {
+		return err
+	}
+	object.SetResourceVersion(old.GetResourceVersion())
+	if err := admin.Update(ctx, object); err != nil {
+		return err
+	}
+	if object.GetGeneration() != old.GetGeneration() {
+		time.Sleep(2 * time.Second) // the API server judges by the old policy for a moment
+	}
+	return nil
 }
 
 // awaitPolicies waits until objects get a finalizer at creation, and until what the other policies forbid is refused.
@@ -130,7 +150,7 @@ func editorsClient(ctx context.Context, config *rest.Config) (client.Client, err
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "editor"}},
 	}
 	for _, object := range []client.Object{role, binding} {
-		if err := client.IgnoreAlreadyExists(admin.Create(ctx, object)); err != nil {
+		if err := put(ctx, object); err != nil {
 			return nil, err
 		}
 	}

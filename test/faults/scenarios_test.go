@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -47,7 +48,7 @@ var scenarios = []scenario{
 	{name: "plain", depth: thorough, play: func(w *world) {
 		w.seen("a", "m-a")
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	cleared("in-use", thorough, "ImageUsingByInstance", func(i *ecssim.Image) { i.UsedBy = []string{"i-1"} }),
 	cleared("shared", brief, "ImageUseShared", func(i *ecssim.Image) { i.SharedWith = []string{otherOwner} }),
@@ -59,30 +60,30 @@ var scenarios = []scenario{
 	{name: "retain", play: func(w *world) {
 		w.seen("a", "m-a", retain)
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "retain-while-blocked", play: func(w *world) {
 		w.blocked("a", "m-a")
 		w.edit("a", "retain", retain)
 		w.putImage("m-a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "retain-just-before", play: func(w *world) {
 		w.seen("a", "m-a")
 		w.edit("a", "retain", retain)
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "force-while-blocked", play: func(w *world) {
 		w.blocked("a", "m-a")
 		w.edit("a", "force", func(image *v1alpha1.CustomImage) { image.Spec.Force = ptr.To(true) })
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "released-while-blocked", play: func(w *world) {
 		w.blocked("a", "m-a")
 		w.edit("a", "release", annotate(v1alpha1.AnnotationRelease, "m-a"))
 		w.putImage("m-a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "protected", play: func(w *world) {
 		w.seen("a", "m-a")
@@ -90,7 +91,7 @@ var scenarios = []scenario{
 		w.delete("a")
 		w.await("a", v1alpha1.ReasonProtected)
 		w.edit("a", "unprotect", annotate(v1alpha1.AnnotationProtected, "false"))
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "protected-in-other-words", depth: brief, play: func(w *world) {
 		w.seen("a", "m-a", annotate(v1alpha1.AnnotationProtected, "until May"))
@@ -103,7 +104,7 @@ var scenarios = []scenario{
 			w.delete("a")
 			w.await("a", v1alpha1.ReasonDeleting, "gone") // gone if a fault held the operator up for so long
 			w.editIfThere("a", "retain", retain)
-			w.await("a", "gone")
+			w.awaitSoon("a", "gone")
 			w.awaitImageGone("m-a")
 		}},
 	{name: "wrong-image", play: func(w *world) {
@@ -113,7 +114,7 @@ var scenarios = []scenario{
 		w.delete("a")
 		w.await("a", v1alpha1.ReasonInvalidSpec)
 		w.edit("a", "the image again", func(image *v1alpha1.CustomImage) { image.Spec.ImageID = "m-a" })
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "missing", play: func(w *world) {
 		w.create("a", "m-a")
@@ -125,7 +126,7 @@ var scenarios = []scenario{
 		play: func(w *world) {
 			w.seen("a", "m-a")
 			w.delete("a")
-			w.await("a", "gone")
+			w.awaitSoon("a", "gone")
 		}},
 	{name: "foreign-finalizer", play: func(w *world) {
 		w.seen("a", "m-a", func(image *v1alpha1.CustomImage) { image.Finalizers = []string{foreignFinalizer} })
@@ -134,7 +135,7 @@ var scenarios = []scenario{
 		w.edit("a", "remove the other finalizer", func(image *v1alpha1.CustomImage) {
 			image.Finalizers = slices.DeleteFunc(image.Finalizers, func(name string) bool { return name == foreignFinalizer })
 		})
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "secret-missing", play: func(w *world) {
 		w.putImage("m-a")
@@ -143,7 +144,7 @@ var scenarios = []scenario{
 		w.putSecret("key", "key-two", "secret-two")
 		w.await("a", v1alpha1.ReasonAvailable)
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "secret-rotated", play: func(w *world) {
 		w.putSecret("key", "key-two", "secret-two")
@@ -152,7 +153,7 @@ var scenarios = []scenario{
 		w.delete("a")
 		w.await("a", "InvalidAccessKeyIdInactive")
 		w.putSecret("key", keyID, keySecret)
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "account-mismatch", play: func(w *world) {
 		w.putSecret("key", "key-two", "secret-two")
@@ -161,7 +162,7 @@ var scenarios = []scenario{
 		w.delete("a")
 		w.await("a", v1alpha1.ReasonAccountMismatch)
 		w.putSecret("key", "key-two", "secret-two")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "two-owners", play: func(w *world) {
 		w.seen("a", "m-a")
@@ -171,7 +172,40 @@ var scenarios = []scenario{
 		w.delete("b")
 		w.await("b", "gone")
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
+	}},
+	{name: "veto-of-an-object-that-is-deleted", depth: brief, play: func(w *world) {
+		w.seen("a", "m-a")
+		time.Sleep(1100 * time.Millisecond) // creation times are in seconds
+		w.create("keeper", "m-a", annotate(v1alpha1.AnnotationProtected, "true"))
+		w.await("keeper", v1alpha1.ReasonConflict)
+		w.delete("keeper")
+		w.await("keeper", v1alpha1.ReasonProtected)
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonConflict)
+		w.keepsImage("m-a")
+		w.edit("keeper", "unprotect", annotate(v1alpha1.AnnotationProtected, "false"))
+		w.awaitSoon("a", "gone")
+		w.await("keeper", "gone")
+	}},
+	{name: "release-of-another-image", play: func(w *world) {
+		w.seen("a", "m-a", annotate(v1alpha1.AnnotationRelease, "m-b"))
+		w.delete("a")
+		w.await("a", v1alpha1.ReasonInvalidRelease)
+		w.keepsImage("m-a")
+		w.edit("a", "take the release off", func(i *v1alpha1.CustomImage) { delete(i.Annotations, v1alpha1.AnnotationRelease) })
+		w.awaitSoon("a", "gone")
+	}},
+	{name: "owner-deleted-first", depth: brief, play: func(w *world) {
+		w.seen("a", "m-a")
+		time.Sleep(1100 * time.Millisecond)
+		w.create("b", "m-a")
+		w.await("b", v1alpha1.ReasonConflict)
+		w.delete("a")
+		w.awaitSoon("a", "gone")
+		w.awaitImageGone("m-a")
+		w.delete("b")
+		w.await("b", "gone")
 	}},
 	vetoed("veto", 1100*time.Millisecond),                  // creation times are in seconds
 	vetoed("veto-of-an-old-object", 5500*time.Millisecond), // whose rivals the cache is believed to know
@@ -184,7 +218,7 @@ var scenarios = []scenario{
 			w.edit("a", "retry", annotate(v1alpha1.AnnotationRetryAt, "now"))
 			w.await("a", v1alpha1.ReasonAvailable)
 			w.delete("a")
-			w.await("a", "gone")
+			w.awaitSoon("a", "gone")
 		}},
 	{name: "blind-unawares", depth: brief,
 		cloud: func(s *ecssim.Scenario) { s.AccessKeys[0].Blind = true }, play: func(w *world) {
@@ -195,10 +229,19 @@ var scenarios = []scenario{
 			w.await("a", "gone")
 		}},
 	{name: "cascade", play: func(w *world) {
+		w.setOnDeletion("yes") // which is no value that it can have
 		w.seen("a", "m-a")
 		w.deleteNamespace()
 		w.delete("a") // as the namespace controller does
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
+	}},
+	{name: "cascade-that-opts-in", depth: brief, play: func(w *world) {
+		w.setOnDeletion(string(v1alpha1.DeletionPolicyDelete))
+		w.seen("a", "m-a")
+		w.deleteNamespace()
+		w.delete("a")
+		w.awaitSoon("a", "gone")
+		w.awaitImageGone("m-a")
 	}},
 	{name: "cascade-while-blocked", play: func(w *world) {
 		w.seen("a", "m-a", func(image *v1alpha1.CustomImage) { image.Finalizers = []string{foreignFinalizer} })
@@ -207,7 +250,7 @@ var scenarios = []scenario{
 		w.edit("a", "remove the other finalizer", func(image *v1alpha1.CustomImage) {
 			image.Finalizers = slices.DeleteFunc(image.Finalizers, func(name string) bool { return name == foreignFinalizer })
 		})
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "throttled", cloud: func(s *ecssim.Scenario) {
 		s.Quotas = map[string]ecssim.Quota{"DeleteImage": {Limit: 1, Window: ecssim.Duration(time.Second)}}
@@ -223,14 +266,26 @@ var scenarios = []scenario{
 			w.await(name, "gone")
 		}
 	}},
-	{name: "hung-region", play: func(w *world) {
+	{name: "hung-region", depth: brief, play: func(w *world) {
 		w.hang(elsewhere)
 		w.putImage("m-b", func(i *ecssim.Image) { i.RegionID = elsewhere })
 		w.create("b", "m-b", func(image *v1alpha1.CustomImage) { image.Spec.RegionID = elsewhere })
-		w.seen("a", "m-a")
+		for n := range 3 * atOnce {
+			id := fmt.Sprintf("hung%d", n)
+			w.create(id, "m-"+id, func(image *v1alpha1.CustomImage) { image.Spec.RegionID = elsewhere })
+		}
+		w.putImage("m-a")
+		w.create("a", "m-a")
+		w.awaitSoon("a", v1alpha1.ReasonAvailable)
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 		w.await("b", v1alpha1.ReasonRetrying)
+		for n := range 3 * atOnce {
+			id := fmt.Sprintf("hung%d", n)
+			w.edit(id, "retain", retain)
+			w.delete(id)
+			w.await(id, "gone")
+		}
 		w.hang("")
 		w.await("b", v1alpha1.ReasonAvailable)
 		w.delete("b")
@@ -241,7 +296,7 @@ var scenarios = []scenario{
 		w.await("b", "EndpointNotFound")
 		w.seen("a", "m-a")
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 		w.delete("b")
 		w.await("b", "EndpointNotFound")
 		w.edit("b", "retain", retain)
@@ -255,7 +310,7 @@ var scenarios = []scenario{
 		w.await("b", "EndpointNotFound")
 		w.seen("a", "m-a", withSecret)
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "created-while-down", policed: true, play: func(w *world) {
 		w.putImage("m-a")
@@ -263,7 +318,7 @@ var scenarios = []scenario{
 			w.create("a", "m-a")
 			w.delete("a")
 		})
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 		w.awaitImageGone("m-a")
 	}},
 	{name: "weakened-while-down", policed: true, play: func(w *world) {
@@ -295,7 +350,7 @@ var scenarios = []scenario{
 		w.await("a", v1alpha1.ReasonAvailable)
 		w.keepsImage("m-a")
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "denied-while-blocked", play: func(w *world) {
 		w.blocked("a", "m-a")
@@ -305,7 +360,7 @@ var scenarios = []scenario{
 		w.edit("a", "retry", annotate(v1alpha1.AnnotationRetryAt, "now"))
 		w.await("a", "ImageUsingByInstance")
 		w.putImage("m-a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}},
 	{name: "of-another-account-in-git", play: func(w *world) {
 		w.putImage("m-a")
@@ -314,26 +369,26 @@ var scenarios = []scenario{
 		w.delete("a")
 		w.await("a", v1alpha1.ReasonAccountMismatch)
 		w.edit("a", "retain", retain)
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 		w.keepsImage("m-a")
 	}},
 	{name: "created-again", play: func(w *world) {
 		w.seen("a", "m-a")
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 		w.seen("a", "m-b")
 	}},
 	{name: "created-again-for-the-same-image", play: func(w *world) {
 		w.seen("a", "m-a", retain)
 		w.delete("a")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 		w.seen("a", "m-a")
 	}},
 }
 
 // cleared is an image that cannot be deleted until something ends by itself.
 func cleared(name string, depth depth, reason string, obstacle func(*ecssim.Image)) scenario {
-	return scenario{name: name, depth: depth, play: func(w *world) {
+	return scenario{name: name, depth: depth, most: map[string]int{"DeleteImage": 6}, play: func(w *world) {
 		w.putImage("m-a", obstacle)
 		w.create("a", "m-a")
 		w.await("a", v1alpha1.ReasonAvailable)
@@ -355,7 +410,7 @@ func vetoed(name string, after time.Duration) scenario {
 		w.await("a", v1alpha1.ReasonConflict)
 		w.delete("keeper")
 		w.await("keeper", "gone")
-		w.await("a", "gone")
+		w.awaitSoon("a", "gone")
 	}}
 }
 

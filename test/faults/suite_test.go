@@ -120,7 +120,7 @@ func operatorConfig(config *rest.Config) (*rest.Config, error) {
 		})
 	}
 	for _, object := range objects {
-		if err := client.IgnoreAlreadyExists(admin.Create(ctx, object)); err != nil {
+		if err := put(ctx, object); err != nil {
 			return nil, err
 		}
 	}

@@ -305,6 +305,7 @@ func (o *operatorProcess) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		o.die()
 		panic(http.ErrAbortHandler)
 	}
+	w.checkHost(c, r.Host)
 	object := w.checkECS(o, c)
 	recorded := httptest.NewRecorder()
 	w.cloud.Lock()
@@ -332,6 +333,17 @@ func (o *operatorProcess) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write(recorded.Body.Bytes())
 }
 
+// checkHost: by their host names, ECS is called in the region of the image, and STS in its own.
+func (w *world) checkHost(c ecsCall, host string) {
+	want := "ecs-vpc." + c.region + ".aliyuncs.com"
+	if c.action == "GetCallerIdentity" || c.action == "AssumeRole" {
+		want = "sts-vpc." + region + ".aliyuncs.com"
+	}
+	if w.vpc && host != want {
+		w.violatedf("%s is sent to %s, and not to %s", c.action, host, want)
+	}
+}
+
 func codeOf(body []byte) string {
 	var answer struct{ Code string }
 	_ = json.Unmarshal(body, &answer) // a success has none
@@ -348,8 +360,6 @@ func ecsAnswer(rw http.ResponseWriter, name string) {
 	switch name {
 	case "500":
 		refuse(http.StatusInternalServerError, "InternalError")
-	case "503":
-		refuse(http.StatusServiceUnavailable, "ServiceUnavailable")
 	case "throttled":
 		rw.Header().Set("X-Acs-Retry-After", "300")
 		refuse(http.StatusBadRequest, "Throttling")

@@ -53,6 +53,7 @@ type world struct {
 	cloud           sync.Mutex   // held by a call of ECS, and by a change of an image
 	starting        sync.Mutex   // held where operators start and end
 	down            bool         // no operator is to be started
+	optsIn          atomic.Bool  // the namespace says that its deletion deletes images
 
 	mu         sync.Mutex
 	began      time.Time
@@ -67,6 +68,8 @@ type world struct {
 	sightings  map[types.UID]time.Time // when an object was first seen to have seen its image
 	effects    map[types.UID]int       // calls of DeleteImage for an object that deleted its image, or did not find it
 	accounts   map[string]string       // of access keys
+	temporary  []string                // what is secret of temporary keys
+	reported   int                     // how many of the violations the test knows
 }
 
 // newWorld makes a world without an operator.
@@ -105,6 +108,7 @@ func newWorld(t *testing.T, of scenario, wires *wire, view lens) *world {
 			o.stop()
 		}
 		w.awaitOperators()
+		w.report(false)
 		w.sim.Close()
 		w.clear()
 	})
@@ -299,6 +303,18 @@ func (w *world) do(what string, image *v1alpha1.CustomImage, change func() error
 	if client.IgnoreNotFound(err) != nil && !(w.random && apierrors.IsForbidden(err)) {
 		w.t.Errorf("%s: %v", what, err)
 	}
+}
+
+// setOnDeletion annotates the namespace with what its deletion does to images.
+func (w *world) setOnDeletion(value string) {
+	w.t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.AnnotationOnNamespaceDeletion, value)
+	if err := admin.Patch(w.ctx, namespace, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		w.t.Error(err)
+	}
+	w.optsIn.Store(value == string(v1alpha1.DeletionPolicyDelete))
+	w.tracef("user: the namespace says %s", value)
 }
 
 func (w *world) deleteNamespace() {
