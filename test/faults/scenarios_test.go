@@ -270,7 +270,7 @@ var scenarios = []scenario{
 		w.hang(elsewhere)
 		w.putImage("m-b", func(i *ecssim.Image) { i.RegionID = elsewhere })
 		w.create("b", "m-b", func(image *v1alpha1.CustomImage) { image.Spec.RegionID = elsewhere })
-		for n := range 3 * atOnce {
+		for n := range 5 * atOnce {
 			id := fmt.Sprintf("hung%d", n)
 			w.create(id, "m-"+id, func(image *v1alpha1.CustomImage) { image.Spec.RegionID = elsewhere })
 		}
@@ -280,13 +280,10 @@ var scenarios = []scenario{
 		w.delete("a")
 		w.awaitSoon("a", "gone")
 		w.await("b", v1alpha1.ReasonRetrying)
-		for n := range 3 * atOnce {
-			id := fmt.Sprintf("hung%d", n)
-			w.edit(id, "retain", retain)
-			w.delete(id)
-			w.await(id, "gone")
-		}
 		w.hang("")
+		for n := range 5 * atOnce {
+			w.await(fmt.Sprintf("hung%d", n), "InvalidImageIdNotFound")
+		}
 		w.await("b", v1alpha1.ReasonAvailable)
 		w.delete("b")
 		w.await("b", "gone")

@@ -300,7 +300,7 @@ func (w *world) do(what string, image *v1alpha1.CustomImage, change func() error
 	w.t.Helper()
 	err := w.users.change(image, change)
 	w.tracef("user: %s: %v", what, err)
-	if client.IgnoreNotFound(err) != nil && !(w.random && apierrors.IsForbidden(err)) {
+	if client.IgnoreNotFound(err) != nil && (!w.random || !apierrors.IsForbidden(err)) {
 		w.t.Errorf("%s: %v", what, err)
 	}
 }
