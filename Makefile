@@ -245,9 +245,10 @@ uninstall: ## Remove the CRDs, and with them all CustomImages. No image is delet
 	$(GO_TOOL) kustomize build config/crd | kubectl delete --ignore-not-found --timeout=2m -f - || { printf '%s\n' >&2 \
 	  'The CRD goes when the operator has let its objects go. If it runs, its log says why it does not.' \
 	  'If none runs any more, whoever may change the objects and has the ClusterRole imagegc-customimage-releaser can do' \
-  'it; the image stays:' \
+	  'it; the image stays. If another finalizer is first, the command answers that the request is invalid, and changes nothing:' \
+	  "write the index of the operator's finalizer in place of 0." \
 	  "  kubectl patch cimg NAME -n NAMESPACE --type=json -p \\" \
-	  "    '[{\"op\":\"test\",\"path\":\"/metadata/finalizers/0\",\"value\":\"ecs.imagegc.io/delete-image\"},{\"op\":\"remove\",\"path\":\"/metadata/finalizers/0\"}]'"; exit 1; }
+	  "    '[{op: test, path: /metadata/finalizers/0, value: ecs.imagegc.io/delete-image}, {op: remove, path: /metadata/finalizers/0}]'"; exit 1; }
 
 # Compiled again only when its module changes.
 bin/golangci-lint: $(wildcard hack/golangci-lint/*)

@@ -103,15 +103,17 @@ func (s *settings) run() error {
 // lastEvents is how long the process waits for its last events; terminationGracePeriodSeconds allows for it.
 const lastEvents = 10 * time.Second
 
-// start runs the manager until the process is told to stop, and then has the last events written.
+// start runs the manager until the process is told to stop, and then has the last events written. If the manager ends with an
+// error, nothing waits for them: without the lease, workers must not go on.
 func start(mgr ctrl.Manager, recorder *customimage.Recorder) error {
-	if err := mgr.Start(ctrl.SetupSignalHandler()); err != nil {
-		return err
+	err := mgr.Start(ctrl.SetupSignalHandler())
+	if err == nil {
+		recorder.Wait(lastEvents)
 	}
-	if !recorder.Wait(lastEvents) {
-		ctrl.Log.Info("Stopped before all events were written")
+	if unwritten := recorder.Unwritten(); unwritten > 0 {
+		ctrl.Log.Info("Stopped before all events were written", "unwritten", unwritten)
 	}
-	return nil
+	return err
 }
 
 // identify decides once who the operator is: to Alibaba Cloud, and to the cluster.

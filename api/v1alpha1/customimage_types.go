@@ -206,7 +206,8 @@ type CustomImageStatus struct {
 	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 
-	// lastSyncTime is when ECS last reported a change of the live image.
+	// lastSyncTime is when ECS was last asked for what the status shows; for a
+	// listing, when the listing began.
 	// +optional
 	LastSyncTime *metav1.Time `json:"lastSyncTime,omitempty"`
 

@@ -92,7 +92,8 @@ var _ = Describe("The manager, run as the Deployment runs it", Ordered, func() {
 
 	It("stops in time when told to, hands over, and was never refused anything", func(ctx SpecContext) {
 		grace := time.Duration(*deployment.Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second
-		Expect(grace).To(BeNumerically(">", 110*time.Second), "two calls of 45 s, 10 s to record them, and 10 s for the last events")
+		Expect(grace).To(BeNumerically(">", 120*time.Second),
+			"two calls of 45 s, and 10 s each to record them, to release the lease, and for the last events")
 		session.Signal(syscall.SIGTERM)
 		Eventually(session).Should(gexec.Exit(0))
 		Expect(holder(ctx)).To(BeEmpty())

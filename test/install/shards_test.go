@@ -79,11 +79,12 @@ func startShard(ctx context.Context, shard, endpoint string) {
 	startShardWith(k8s.OperatorKubeconfig(ctx), shard, endpoint)
 }
 
-// startShardWith starts it with a kubeconfig.
-func startShardWith(kubeconfig, shard, endpoint string) *gexec.Session {
+// startShardWith starts it with a kubeconfig, and further flags.
+func startShardWith(kubeconfig, shard, endpoint string, flags ...string) *gexec.Session {
 	GinkgoHelper()
 	command := exec.Command(manager, "--health-probe-bind-address=0", "--metrics-bind-address=0", "--namespaces="+shard,
 		"--kubeconfig="+kubeconfig, "--ecs-endpoint="+endpoint, "--ambient-namespaces="+shard)
+	command.Args = append(command.Args, flags...)
 	command.Env = []string{"ALIBABA_CLOUD_ACCESS_KEY_ID=" + shard, "ALIBABA_CLOUD_ACCESS_KEY_SECRET=" + shard + "-secret"}
 	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())

@@ -17,6 +17,7 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/gbytes"
 	"github.com/onsi/gomega/gexec"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -65,16 +66,48 @@ var _ = Describe("The manager, told to stop while DeleteImage is under way", fun
 	})
 })
 
+var _ = Describe("The manager, whose API server stops answering after the finalizer of a deleted object is removed", func() {
+	It("ends when the lease is lost, and logs that an event is not written", func(ctx SpecContext) {
+		const in = "unheard"
+		cloud, err := ecssim.New(ecssim.Scenario{
+			AccountID: account, AccessKeys: []ecssim.AccessKey{{ID: in, Secret: in + "-secret"}},
+			Images: []ecssim.Image{{ImageID: "m-unheard", RegionID: "cn-hangzhou"}},
+		}, nil)
+		Expect(err).NotTo(HaveOccurred())
+		server := httptest.NewServer(cloud)
+		DeferCleanup(func() { cloud.Close(); server.Close() })
+		Expect(admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: in}})).To(Succeed())
+		var isDeleted, isDown atomic.Bool
+		kubeconfig := proxied(ctx, func(rw http.ResponseWriter, r *http.Request, proxy http.Handler) {
+			if isDown.Load() {
+				panic(http.ErrAbortHandler)
+			}
+			proxy.ServeHTTP(rw, r)
+			if r.Method == http.MethodPatch && isDeleted.Load() && !strings.HasSuffix(r.URL.Path, "/status") {
+				isDown.Store(true)
+			}
+		})
+		session := startShardWith(kubeconfig, in, server.URL, "--leader-elect", "--leader-election-namespace="+namespace)
+		DeferCleanup(func(ctx SpecContext) { // it was not released
+			lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "ecs-image-gc"}}
+			Expect(admin.Delete(ctx, lease)).To(Succeed())
+		})
+		Expect(kubectl(ctx, "apply", "-f", cluster.Write("unheard.yaml", []byte(manifest(in, "m-unheard", "m-unheard", ""))))).To(cluster.BeQuiet())
+		Expect(kubectl(ctx, "wait", "-n", in, "cimg", "--all", "--for=condition=Ready", "--timeout=30s").Err).NotTo(HaveOccurred())
+		isDeleted.Store(true)
+		Expect(kubectl(ctx, "delete", "-n", in, "cimg", "--all", "--timeout=30s").Err).NotTo(HaveOccurred())
+		Eventually(session).WithTimeout(30 * time.Second).Should(gexec.Exit(1))
+
+		Expect(cloud.Images()).To(BeEmpty())
+		Expect(deletedIn(ctx, in)).To(BeEmpty())
+		Expect(session.Err).To(gbytes.Say(`Stopped before all events were written.*"unwritten": *1`))
+	})
+})
+
 // slowEvents returns a kubeconfig of the operator by which each event takes a second to write.
 func slowEvents(ctx context.Context) (kubeconfig string) {
 	GinkgoHelper()
-	target, err := url.Parse(k8s.Config.Host)
-	Expect(err).NotTo(HaveOccurred())
-	proxy, operator := httputil.NewSingleHostReverseProxy(target), rest.AnonymousClientConfig(k8s.Config)
-	operator.BearerToken = k8s.Token(ctx, name) // by http, the manager sends none
-	proxy.Transport, err = rest.TransportFor(operator)
-	Expect(err).NotTo(HaveOccurred())
-	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	return proxied(ctx, func(rw http.ResponseWriter, r *http.Request, proxy http.Handler) {
 		if strings.HasSuffix(r.URL.Path, "/events") {
 			select {
 			case <-time.After(time.Second):
@@ -83,11 +116,23 @@ func slowEvents(ctx context.Context) (kubeconfig string) {
 			}
 		}
 		proxy.ServeHTTP(rw, r)
-	}))
+	})
+}
+
+// proxied returns a kubeconfig of the operator by which each request is handled with a proxy of the API server.
+func proxied(ctx context.Context, handle func(rw http.ResponseWriter, r *http.Request, proxy http.Handler)) (kubeconfig string) {
+	GinkgoHelper()
+	target, err := url.Parse(k8s.Config.Host)
+	Expect(err).NotTo(HaveOccurred())
+	proxy, operator := httputil.NewSingleHostReverseProxy(target), rest.AnonymousClientConfig(k8s.Config)
+	operator.BearerToken = k8s.Token(ctx, name) // by http, the manager sends none
+	proxy.Transport, err = rest.TransportFor(operator)
+	Expect(err).NotTo(HaveOccurred())
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { handle(rw, r, proxy) }))
 	DeferCleanup(server.Close)
 	config, err := os.ReadFile(k8s.OperatorKubeconfig(ctx))
 	Expect(err).NotTo(HaveOccurred())
-	return cluster.Write("slow.kubeconfig", bytes.ReplaceAll(config, []byte(k8s.Config.Host), []byte(server.URL)))
+	return cluster.Write("proxied.kubeconfig", bytes.ReplaceAll(config, []byte(k8s.Config.Host), []byte(server.URL)))
 }
 
 // deletedIn returns the names of the objects about which the API server has the event Deleted.

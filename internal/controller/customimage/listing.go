@@ -67,12 +67,12 @@ func (l *listings) find(ctx context.Context, c *ecs.Client, of view, image *v1al
 		oldest = min(oldest, longestForNew, max(listingForNew, l.clock.Since(image.CreationTimestamp.Time)))
 	}
 	entry := l.of(of)
-	if found, isFresh := l.in(entry, image.Spec.ImageID, oldest); isFresh {
+	if found, isFresh := l.in(entry, image, oldest); isFresh {
 		return found, false, nil
 	}
 	entry.renewing.Lock()
 	defer entry.renewing.Unlock()
-	found, isFresh := l.in(entry, image.Spec.ImageID, oldest)
+	found, isFresh := l.in(entry, image, oldest)
 	if isFresh || l.clock.Now().Before(entry.paused) {
 		return found, false, nil
 	}
@@ -84,18 +84,23 @@ func (l *listings) find(ctx context.Context, c *ecs.Client, of view, image *v1al
 		log.FromContext(ctx).Info("Could not list the images, and looks at them one by one", "region", of.region, "error", err.Error())
 		return decision.Showing{}, isCalled, nil
 	}
-	found, _ = l.in(entry, image.Spec.ImageID, oldest)
+	found, _ = l.in(entry, image, oldest)
 	return found, isCalled, nil
 }
 
-// in returns the image if the listing has it, and whether the listing is fresh enough to tell.
-func (l *listings) in(entry *listing, imageID string, oldest time.Duration) (decision.Showing, bool) {
+// in returns the image if the listing has it, and whether the listing is fresh enough to tell. One that began
+// before the last look of the object is no answer.
+func (l *listings) in(entry *listing, image *v1alpha1.CustomImage, oldest time.Duration) (decision.Showing, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if age := l.clock.Since(entry.began); age > oldest || age < 0 {
 		return decision.Showing{}, false
 	}
-	if found, ok := entry.images[imageID]; ok {
+	synced := image.Status.LastSyncTime // in whole seconds
+	if synced != nil && entry.began.Unix() < synced.Unix() {
+		return decision.Showing{}, true
+	}
+	if found, ok := entry.images[image.Spec.ImageID]; ok {
 		return decision.Showing{Image: &found, At: entry.began}, true
 	}
 	return decision.Showing{}, true

@@ -113,6 +113,24 @@ var _ = Describe("A look at many live images", func() {
 		Expect(w.get(ids[1]).ResourceVersion).To(Equal(image.ResourceVersion))
 	})
 
+	It("is not by a listing that is older than the last look", func(ctx SpecContext) {
+		prepare(ctx)
+		attemptAll()
+		w.clock.Step(20 * time.Minute)
+		Expect(w.sim.PutImage(ecssim.Image{ImageID: ids[0], RegionID: region, Name: "renamed"})).To(Succeed())
+		w.change(ids[0], annotated(v1alpha1.AnnotationRetryAt, "now"))
+		w.attempt(ids[0])
+		looked := w.get(ids[0]).Status
+		Expect(looked.Image.Name).To(Equal("renamed"))
+		w.clock.Step(time.Minute)
+		w.change(ids[0], func(image *v1alpha1.CustomImage) { image.Spec.Force = ptr.To(true) })
+		w.attempt(ids[0])
+		status := w.get(ids[0]).Status
+		Expect(status.ObservedGeneration).NotTo(Equal(looked.ObservedGeneration))
+		Expect(status.Image.Name).To(Equal("renamed"))
+		Expect(status.LastSyncTime.Time).NotTo(BeTemporally("<", looked.LastSyncTime.Time))
+	})
+
 	It("is not by an old listing for an object that was created after it", func(ctx SpecContext) {
 		prepare(ctx)
 		late := w.id + "late"

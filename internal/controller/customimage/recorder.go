@@ -1,13 +1,16 @@
 package customimage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,63 +27,117 @@ import (
 // Recorder writes events in the background, and can be waited for when the process ends: client-go's recorder loses those
 // that it has not sent by then, and an event is all that is left of a deleted object.
 type Recorder struct {
-	client   client.Client
-	instance string
-	writing  sync.WaitGroup
+	client    client.Client
+	log       logr.Logger
+	instance  string
+	requests  chan struct{} // holds one for each request under way
+	writing   sync.WaitGroup
+	unwritten atomic.Int64
 }
+
+const (
+	// mostRequests is how many requests are under way at once, and requestTimeout is how long one may take. In API priority
+	// and fairness they share seats with all other requests of the operator, and the lease has to be renewed also while the API
+	// server cannot store events.
+	mostRequests, requestTimeout = 8, 10 * time.Second
+
+	// mostUnwritten is how many events may wait to be written. Each takes 10 KiB.
+	mostUnwritten = 10_000
+)
+
+// eventRetries spread the requests for an event over two minutes, while its storage may come back. If the API server
+// answers nothing at all, a manager with a lease loses it after 10 s and ends.
+var eventRetries = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.25, Steps: 8}
 
 // NewRecorder returns a recorder that writes with a client.
 func NewRecorder(c client.Client) *Recorder {
 	host, _ := os.Hostname()
-	return &Recorder{client: c, instance: fieldOwner + "-" + host}
+	return &Recorder{client: c, log: log.Log, instance: fieldOwner + "-" + host, requests: make(chan struct{}, mostRequests)}
 }
 
-// eventRetries last for two minutes, which an API server may take to come back.
-var eventRetries = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.25, Steps: 8}
-
-// Eventf writes an event and returns at once. What the API server refuses is logged.
+// Eventf writes an event and returns at once. An event that is lost is logged. Related may be nil.
 func (r *Recorder) Eventf(regarding, related runtime.Object, eventType, reason, action, note string, args ...any) {
 	now := time.Now()
 	event := &eventsv1.Event{
 		EventTime: metav1.NewMicroTime(now), ReportingController: fieldOwner, ReportingInstance: r.instance,
 		Type: eventType, Reason: reason, Action: action, Note: fmt.Sprintf(note, args...),
 	}
-	about, err := reference.GetReference(r.client.Scheme(), regarding)
-	if err == nil {
-		event.Regarding = *about
-		event.Related, err = reference.GetReference(r.client.Scheme(), related)
-	}
-	if err != nil {
-		log.Log.Error(err, "Could not write an event", "reason", reason, "note", event.Note)
+	if err := r.refer(event, regarding, related); err != nil {
+		r.lose(event, err)
 		return
 	}
-	event.Name, event.Namespace = util.GenerateEventName(about.Name, now.UnixNano()), about.Namespace
-	if event.Namespace == "" {
-		event.Namespace = corev1.NamespaceDefault
+	event.Name = util.GenerateEventName(event.Regarding.Name, now.UnixNano())
+	event.Namespace = cmp.Or(event.Regarding.Namespace, corev1.NamespaceDefault)
+	if r.unwritten.Add(1) > mostUnwritten {
+		r.unwritten.Add(-1)
+		r.lose(event, errors.New("too many events wait to be written"))
+		return
 	}
 	r.writing.Go(func() {
-		ctx := log.IntoContext(context.Background(), log.Log) // so that the calls are in the log
-		err := retry.OnError(eventRetries, isPassing, func() error { return r.client.Create(ctx, event) })
-		if err != nil && !apierrors.IsAlreadyExists(err) { // by a request that got no answer
-			log.Log.Error(err, "Could not write an event", "reason", reason, "note", event.Note)
+		defer r.unwritten.Add(-1)
+		if err := r.write(event); err != nil {
+			r.lose(event, err)
 		}
 	})
+}
+
+func (r *Recorder) lose(event *eventsv1.Event, err error) {
+	r.log.Error(err, "Could not write an event", "namespace", event.Regarding.Namespace, "name", event.Regarding.Name,
+		"reason", event.Reason, "note", event.Note)
+}
+
+// refer has an event refer to objects. It copies what may be the caller's.
+func (r *Recorder) refer(event *eventsv1.Event, regarding, related runtime.Object) error {
+	about, err := reference.GetReference(r.client.Scheme(), regarding)
+	if err != nil {
+		return err
+	}
+	about.DeepCopyInto(&event.Regarding)
+	if related == nil {
+		return nil
+	}
+	about, err = reference.GetReference(r.client.Scheme(), related)
+	event.Related = about.DeepCopy()
+	return err
+}
+
+func (r *Recorder) write(event *eventsv1.Event) error {
+	mayExist := false // by a request whose answer does not tell
+	return retry.OnError(eventRetries, isPassing, func() error {
+		err := r.request(event)
+		if mayExist && apierrors.IsAlreadyExists(err) {
+			return nil
+		}
+		mayExist = mayExist || !apierrors.IsTooManyRequests(err)
+		return err
+	})
+}
+
+// request makes one request, when it is its turn.
+func (r *Recorder) request(event *eventsv1.Event) error {
+	r.requests <- struct{}{}
+	defer func() { <-r.requests }()
+	ctx := log.IntoContext(context.Background(), r.log) // so that the calls are in the log
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return r.client.Create(ctx, event)
 }
 
 // isPassing reports whether an error may be over soon: no answer, or one that does not judge the request.
 func isPassing(err error) bool {
 	var status apierrors.APIStatus
-	return !errors.As(err, &status) || status.Status().Code >= 500
+	return !errors.As(err, &status) || status.Status().Code >= 500 || apierrors.IsTooManyRequests(err)
 }
 
-// Wait waits until all events are written, but no longer than this, and reports whether they are.
-func (r *Recorder) Wait(longest time.Duration) bool {
+// Wait waits until all events are written, but no longer than this.
+func (r *Recorder) Wait(longest time.Duration) {
 	written := make(chan struct{})
 	go func() { r.writing.Wait(); close(written) }()
 	select {
 	case <-written:
-		return true
 	case <-time.After(longest):
-		return false
 	}
 }
+
+// Unwritten returns how many events wait to be written.
+func (r *Recorder) Unwritten() int { return int(r.unwritten.Load()) }
