@@ -187,49 +187,47 @@ func (b *bench) arrive(o *observer, kind string, perSecond, seconds int) ([]floa
 // quotas are 100 deletions where ECS allows 20 in 10 s (5 s in the short form), with answers that all tell the quota, and with
 // refusals that alone do.
 func quotas(b *bench) error {
+	return errors.Join(quota(b, "told by every answer", false), quota(b, "told by refusals alone", true))
+}
+
+func quota(b *bench, how string, silent bool) error {
 	const count, limit = 100, 20
 	window := 10 * time.Second
 	if b.short {
 		window /= 2
 	}
-	for how, silent := range map[string]bool{"told by every answer": false, "told by refusals alone": true} {
-		err := b.with(nil, func(s *ecssim.Scenario) {
-			s.SilentQuotas = silent
-			s.Quotas = map[string]ecssim.Quota{"DeleteImage": {Limit: limit, Window: ecssim.Duration(window)}}
-		}, func(_ *contender, o *observer) error {
-			if err := b.create("q", count); err != nil {
-				return err
-			}
-			if err := o.await(b.ctx, o.seen, count, time.Minute); err != nil {
-				return err
-			}
-			time.Sleep(time.Until(time.Now().Truncate(window).Add(window)))
-			began := time.Now()
-			if err := b.delete("q", count); err != nil {
-				return err
-			}
-			if err := o.await(b.ctx, o.gone, count, 5*time.Minute); err != nil {
-				return err
-			}
-			_, last := o.span(o.gone)
-			throttled, calls := 0, 0
-			for _, call := range b.cloud.Calls() {
-				if call.Action == "DeleteImage" {
-					calls++
-				}
-				if call.Code == "Throttling" {
-					throttled++
-				}
-			}
-			b.results.add("a quota "+how+": windows, of those needed", math.Ceil(last.Sub(began).Seconds()/window.Seconds())/(count/limit))
-			b.results.add("a quota "+how+": throttled, of all calls", float64(throttled)/float64(calls))
-			return nil
-		})
-		if err != nil {
+	return b.with(nil, func(s *ecssim.Scenario) {
+		s.SilentQuotas = silent
+		s.Quotas = map[string]ecssim.Quota{"DeleteImage": {Limit: limit, Window: ecssim.Duration(window)}}
+	}, func(_ *contender, o *observer) error {
+		if err := b.create("q", count); err != nil {
 			return err
 		}
-	}
-	return nil
+		if err := o.await(b.ctx, o.seen, count, time.Minute); err != nil {
+			return err
+		}
+		time.Sleep(time.Until(time.Now().Truncate(window).Add(window)))
+		began := time.Now()
+		if err := b.delete("q", count); err != nil {
+			return err
+		}
+		if err := o.await(b.ctx, o.gone, count, 5*time.Minute); err != nil {
+			return err
+		}
+		_, last := o.span(o.gone)
+		throttled, calls := 0, 0
+		for _, call := range b.cloud.Calls() {
+			if call.Action == "DeleteImage" {
+				calls++
+			}
+			if call.Code == "Throttling" {
+				throttled++
+			}
+		}
+		b.results.add("a quota "+how+": windows, of those needed", math.Ceil(last.Sub(began).Seconds()/window.Seconds())/(count/limit))
+		b.results.add("a quota "+how+": throttled, of all calls", float64(throttled)/float64(calls))
+		return nil
+	})
 }
 
 // hungRegion is an object beside 200 of a region that does not answer.
