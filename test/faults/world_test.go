@@ -233,13 +233,12 @@ func (w *world) whileDown(change func()) {
 	w.startOperators(w.operatorsAtOnce)
 }
 
-// refuses has a person with a role try an edit that a policy forbids.
-func (w *world) refuses(person client.Client, name, what string, change func(*v1alpha1.CustomImage)) {
+// attempt has a person try an edit, and returns the object as it would be then.
+func (w *world) attempt(person client.Client, name, what string, change func(*v1alpha1.CustomImage)) (*v1alpha1.CustomImage, error) {
 	w.t.Helper()
 	image := w.get(name)
 	if image == nil {
-		w.t.Errorf("%s: there is no object %s", what, name)
-		return
+		w.t.Fatalf("%s: there is no object %s", what, name)
 	}
 	before := image.DeepCopy()
 	change(image)
@@ -248,25 +247,21 @@ func (w *world) refuses(person client.Client, name, what string, change func(*v1
 	if !apierrors.IsForbidden(err) {
 		w.violatedf("%s of %s is not forbidden: %v", what, name, err)
 	}
+	return image, err
+}
+
+// refuses has a person with a role try an edit that a policy forbids.
+func (w *world) refuses(person client.Client, name, what string, change func(*v1alpha1.CustomImage)) {
+	w.t.Helper()
+	_, _ = w.attempt(person, name, what, change) // which reports what is not forbidden
 }
 
 // forces does what Flux does with `force: true` and kubectl with --force: if an object cannot be changed because that is
 // invalid, or because a message says so, it is deleted and made anew.
 func (w *world) forces(name, what string, change func(*v1alpha1.CustomImage)) {
 	w.t.Helper()
-	image := w.get(name)
-	if image == nil {
-		w.t.Errorf("%s: there is no object %s", what, name)
-		return
-	}
-	before := image.DeepCopy()
-	change(image)
-	err := admin.Patch(w.ctx, image, client.MergeFrom(before))
-	w.tracef("user: forces: %s of %s: %v", what, name, err)
-	switch {
-	case err == nil:
-		w.violatedf("%s of %s is accepted", what, name)
-	case apierrors.IsInvalid(err), apierrors.IsConflict(err), strings.Contains(err.Error(), "is immutable"):
+	image, err := w.attempt(admin, name, what, change)
+	if err != nil && (apierrors.IsInvalid(err) || apierrors.IsConflict(err) || strings.Contains(err.Error(), "is immutable")) {
 		w.delete(name)
 		w.create(name, image.Spec.ImageID)
 	}
