@@ -175,8 +175,8 @@ func (s *settings) bindManagerFlags() {
 	flag.Var(&s.images.Blocked, "blocked-backoff", "First and longest wait between attempts while a user has to act.")
 	flag.DurationVar(&s.images.Resync, "resync-interval", 6*time.Hour, "How often to check a live image in ECS.")
 	flag.IntVar(&s.images.MaxConcurrentReconciles, "max-concurrent-reconciles", 64,
-		"How many objects of one region, account or source of access keys to work on at the same time. A quarter more is "+
-			"left for others.")
+		"How many objects of one region to work on at the same time. A quarter more is left for other regions, accounts and "+
+			"sources of access keys.")
 	flag.Func("namespaces", "Namespaces to watch, separated by commas. Default: all.", names(&s.images.Namespaces))
 	flag.BoolVar(&m.LeaderElection, "leader-elect", false, "Work only while this process is the elected leader.")
 	flag.StringVar(&m.LeaderElectionNamespace, "leader-election-namespace", "",

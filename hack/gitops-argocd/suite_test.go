@@ -6,9 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,7 +15,6 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	"github.com/onsi/gomega/gexec"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
@@ -48,38 +45,14 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	SetDefaultEventuallyTimeout(60 * time.Second)
 	SetDefaultEventuallyPollingInterval(200 * time.Millisecond)
 	// Argo CD deletes in the foreground, and such an object is there until the garbage collector has seen it.
-	start(nil, filepath.Join(filepath.Dir(environment.ControlPlane.KubectlPath), "kube-controller-manager"),
+	cluster.StartProgram(nil, filepath.Join(filepath.Dir(environment.ControlPlane.KubectlPath), "kube-controller-manager"),
 		"--kubeconfig="+k8s.Kubeconfig, "--controllers=garbage-collector-controller", "--leader-elect=false", "--secure-port=0")
-	startOperator(ctx)
+	sim = k8s.StartOperator(ctx, "--ambient-namespaces=*")
 	Expect(k8s.Apply(ctx, cluster.Build(ctx, "config/gitops/tenant"))).To(cluster.BeQuiet())
 	repository = GinkgoT().TempDir()
 	git(ctx, "init", "--initial-branch=main")
 	startArgoCD(ctx, os.Getenv("ARGOCD"))
 })
-
-func start(environment []string, program string, args ...string) {
-	GinkgoHelper()
-	command := exec.Command(program, args...)
-	command.Env = environment
-	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { session.Terminate().Wait(20 * time.Second) })
-}
-
-// startOperator starts the manager, with a cloud behind it.
-func startOperator(ctx context.Context) {
-	GinkgoHelper()
-	var err error
-	sim, err = ecssim.New(ecssim.Scenario{
-		AccountID: "1234567890123456", AccessKeys: []ecssim.AccessKey{{ID: "key", Secret: "secret"}},
-	}, nil)
-	Expect(err).NotTo(HaveOccurred())
-	cloud := httptest.NewServer(sim)
-	DeferCleanup(func() { sim.Close(); cloud.Close() })
-	start([]string{"ALIBABA_CLOUD_ACCESS_KEY_ID=key", "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret"}, cluster.BuildManager(ctx),
-		"--kubeconfig="+k8s.OperatorKubeconfig(ctx), "--ecs-endpoint="+cloud.URL, "--ambient-namespaces=*",
-		"--blocked-backoff=200ms,1s", "--waiting-backoff=200ms,1s", "--metrics-bind-address=0", "--health-probe-bind-address=0")
-}
 
 // startArgoCD installs Argo CD from a directory that run.sh has made, and starts the two parts of it that sync.
 func startArgoCD(ctx context.Context, directory string) {
@@ -104,11 +77,11 @@ func startArgoCD(ctx context.Context, directory string) {
 		"PATH=" + directory + ":" + filepath.Dir(strings.TrimSpace(kustomize.Stdout)) + ":" + os.Getenv("PATH"),
 	}
 	program := filepath.Join(directory, "argocd")
-	start(append(environment, "ARGOCD_BINARY_NAME=argocd-repo-server"), program, "--redis="+cache.Addr(),
+	cluster.StartProgram(append(environment, "ARGOCD_BINARY_NAME=argocd-repo-server"), program, "--redis="+cache.Addr(),
 		"--address="+host, "--port="+port, "--metrics-address="+host, "--metrics-port=0")
 	// It has its metrics on all interfaces, whatever one says. The health of each object is in the status of an Application
 	// only with the last flag; the user interface shows it without.
-	start(append(environment, "ARGOCD_BINARY_NAME=argocd-application-controller"), program, "--redis="+cache.Addr(),
+	cluster.StartProgram(append(environment, "ARGOCD_BINARY_NAME=argocd-application-controller"), program, "--redis="+cache.Addr(),
 		"--namespace="+namespace, "--repo-server="+address, "--metrics-port=0", "--persist-resource-health")
 }
 

@@ -1,6 +1,8 @@
 package controllers
 
 import (
+	"time"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
@@ -63,6 +65,19 @@ var _ = Describe("Flux", Ordered, func() {
 		Expect(inTheCloud("m-used")).To(BeTrue())
 	})
 
+	It("waits for a blocked object until the timeout when its Kustomization is deleted, and then ends without an error", func(ctx SpecContext) {
+		Expect(sim.PutImage(ecssim.Image{ImageID: "m-busy", RegionID: region, UsedBy: []string{"i-bp1"}})).To(Succeed())
+		commit(ctx, "waiting", tenant, images("m-busy"))
+		apply(ctx, "images.yaml", `{"metadata":{"name":"waiting"},"spec":{
+			"sourceRef":{"name":"waiting"},"deletionPolicy":"WaitForTermination","timeout":"5s"}}`)
+		Eventually(ready).WithArguments(ctx, "waiting", tenant).Should(BeTrue())
+		began := time.Now()
+		k8s.MustKubectl(ctx, "delete", "kustomizations.kustomize.toolkit.fluxcd.io", "waiting", "-n", tenant, "--timeout=30s")
+		Expect(time.Since(began)).To(BeNumerically(">", 5*time.Second))
+		Expect(reason(ctx, "m-busy")).To(Equal("ImageUsingByInstance"))
+		Expect(inTheCloud("m-busy")).To(BeTrue())
+	})
+
 	It("leaves CustomResourceDefinition, namespace, objects and images when the operator is removed", func(ctx SpecContext) {
 		k8s.MustKubectl(ctx, "delete", "kustomizations.kustomize.toolkit.fluxcd.io", "imagegc", "-n", "flux-system", "--timeout=20s")
 		Expect(k8s.Kubectl(ctx, "get", "deployment", cluster.Name, "-n", cluster.Namespace).Stderr).To(ContainSubstring("NotFound"))
@@ -72,6 +87,24 @@ var _ = Describe("Flux", Ordered, func() {
 		} {
 			Expect(k8s.Kubectl(ctx, append([]string{"get", "-o", "jsonpath={.metadata.uid} {.metadata.deletionTimestamp}"}, kept...)...)).
 				To(And(cluster.BeQuiet(), HaveField("Stdout", MatchRegexp("^[0-9a-f-]{36} $"))))
+		}
+		Expect(inTheCloud("m-kept")).To(BeTrue())
+		Expect(inTheCloud("m-used")).To(BeTrue())
+	})
+
+	// The operator is not a pod here. What takes it away is that it gets no permissions any more.
+	It("would leave them Terminating without the marks", func(ctx SpecContext) {
+		apply(ctx, "operator.yaml", `{"spec":{"wait":false,"patches":[
+			{"target":{"kind":"ClusterRoleBinding"},"patch":"$patch: delete\nkind: ClusterRoleBinding\nmetadata: {name: any}"},
+			{"target":{"kind":"CustomResourceDefinition|Namespace"},
+				"patch":"[{op: remove, path: /metadata/annotations/kustomize.toolkit.fluxcd.io~1prune}]"}]}}`)
+		Eventually(ready).WithArguments(ctx, "imagegc", "flux-system").Should(BeTrue())
+		k8s.MustKubectl(ctx, "delete", "kustomizations.kustomize.toolkit.fluxcd.io", "imagegc", "-n", "flux-system", "--timeout=20s")
+		for _, left := range [][]string{
+			{"crd", "customimages.ecs.imagegc.io"}, {"cimg", "m-kept", "-n", tenant}, {"cimg", "m-used", "-n", tenant},
+		} {
+			get := append([]string{"get", "-o", "jsonpath={.metadata.deletionTimestamp} {.metadata.finalizers}"}, left...)
+			Eventually(func() cluster.Output { return k8s.Kubectl(ctx, get...) }).Should(And(cluster.BeQuiet(), HaveField("Stdout", MatchRegexp(`^\S+ \[.+\]$`))))
 		}
 		Expect(inTheCloud("m-kept")).To(BeTrue())
 		Expect(inTheCloud("m-used")).To(BeTrue())

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,7 +19,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	"github.com/onsi/gomega/gexec"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
@@ -46,9 +44,13 @@ func TestControllers(t *testing.T) {
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
-	k8s = cluster.Start(ctx, &envtest.Environment{})
+	environment := &envtest.Environment{}
+	k8s = cluster.Start(ctx, environment)
+	// A deleted namespace ends by this.
+	cluster.StartProgram(nil, filepath.Join(filepath.Dir(environment.ControlPlane.KubectlPath), "kube-controller-manager"),
+		"--kubeconfig="+k8s.Kubeconfig, "--controllers=namespace-controller", "--leader-elect=false", "--secure-port=0")
 	SetDefaultEventuallyTimeout(60 * time.Second)
-	startOperator(ctx)
+	sim = k8s.StartOperator(ctx, "--ambient-namespaces=*")
 	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if content, found := artifacts.Load(r.URL.Path); found {
 			_, _ = w.Write(content.([]byte))
@@ -59,30 +61,6 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	DeferCleanup(server.Close)
 	startFlux(ctx)
 })
-
-func start(environment []string, program string, args ...string) {
-	GinkgoHelper()
-	command := exec.Command(program, args...)
-	command.Env = environment
-	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { session.Terminate().Wait(20 * time.Second) })
-}
-
-// startOperator starts the manager, with a cloud behind it.
-func startOperator(ctx context.Context) {
-	GinkgoHelper()
-	var err error
-	sim, err = ecssim.New(ecssim.Scenario{
-		AccountID: "1234567890123456", AccessKeys: []ecssim.AccessKey{{ID: "key", Secret: "secret"}},
-	}, nil)
-	Expect(err).NotTo(HaveOccurred())
-	cloud := httptest.NewServer(sim)
-	DeferCleanup(func() { sim.Close(); cloud.Close() })
-	start([]string{"ALIBABA_CLOUD_ACCESS_KEY_ID=key", "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret"}, cluster.BuildManager(ctx),
-		"--kubeconfig="+k8s.OperatorKubeconfig(ctx), "--ecs-endpoint="+cloud.URL, "--ambient-namespaces=*",
-		"--blocked-backoff=200ms,1s", "--waiting-backoff=200ms,1s", "--metrics-bind-address=0", "--health-probe-bind-address=0")
-}
 
 // source is a kind of Flux's source-controller, which does not run here. Its schema is not in a Go module.
 const source = `---
@@ -126,7 +104,7 @@ func startFlux(ctx context.Context) {
 	k8s.MustKubectl(ctx, "create", "namespace", "flux-system")
 	program := filepath.Join(GinkgoT().TempDir(), "kustomize-controller")
 	inModule("build", "-o", program, module)
-	start([]string{"KUBECONFIG=" + k8s.Kubeconfig, "RUNTIME_NAMESPACE=flux-system", "HOME=" + GinkgoT().TempDir()}, program,
+	cluster.StartProgram([]string{"KUBECONFIG=" + k8s.Kubeconfig, "RUNTIME_NAMESPACE=flux-system", "HOME=" + GinkgoT().TempDir()}, program,
 		"--metrics-addr=0", "--health-addr=0", "--requeue-dependency=2s")
 }
 

@@ -1,6 +1,7 @@
 // Package cluster gives a suite a cluster of its own: a real API server into which config/default is installed, as
 // kustomize builds it and kubectl applies it. It knows what config/ calls things, and how the project's programs are
-// built and run. It knows nothing of images, clouds and people: who asks for what is the suites' own.
+// built and run, and can start the operator with a simulated cloud. It knows nothing of images and people: who asks for what
+// is the suites' own.
 package cluster
 
 import (

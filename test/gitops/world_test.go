@@ -4,13 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net/http/httptest"
-	"os/exec"
-	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	"github.com/onsi/gomega/gexec"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/rand"
@@ -22,7 +18,7 @@ import (
 
 const (
 	root    = "../.."
-	account = "1234567890123456"
+	account = cluster.Account
 	region  = "cn-hangzhou"
 	// The operator watches these two, and no other namespace. The tenant's is that of config/gitops/tenant.
 	namespace = "images"
@@ -36,20 +32,7 @@ func startOperator(ctx context.Context) {
 	GinkgoHelper()
 	k8s.MustKubectl(ctx, "create", "namespace", namespace)
 	Expect(k8s.Apply(ctx, cluster.Build(ctx, "config/gitops/tenant"))).To(cluster.BeQuiet())
-	var err error
-	sim, err = ecssim.New(ecssim.Scenario{
-		AccountID: account, AccessKeys: []ecssim.AccessKey{{ID: "key", Secret: "secret"}},
-	}, nil)
-	Expect(err).NotTo(HaveOccurred())
-	cloud := httptest.NewServer(sim)
-	DeferCleanup(func() { sim.Close(); cloud.Close() })
-	command := exec.Command(cluster.BuildManager(ctx), "--kubeconfig="+k8s.OperatorKubeconfig(ctx),
-		"--namespaces="+namespace+","+tenant, "--ambient-namespaces="+namespace, "--ecs-endpoint="+cloud.URL,
-		"--blocked-backoff=200ms,1s", "--waiting-backoff=200ms,1s", "--metrics-bind-address=0", "--health-probe-bind-address=0")
-	command.Env = []string{"ALIBABA_CLOUD_ACCESS_KEY_ID=key", "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret"}
-	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { session.Terminate().Wait(20 * time.Second) })
+	sim = k8s.StartOperator(ctx, "--namespaces="+namespace+","+tenant, "--ambient-namespaces="+namespace)
 }
 
 // inCloud puts an image into the cloud, and returns its manifest.

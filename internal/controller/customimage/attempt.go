@@ -142,38 +142,41 @@ func (a *attempt) findKey(ctx context.Context) error {
 	return nil
 }
 
-// look asks ECS for the image. Before an answer without it is believed, a dry run asks whether the key may look at all:
-// ECS has answered keys without the permission with an empty list. After ECS accepted a deletion, the acceptance is the
-// evidence.
+// look finds out whether ECS has the image. Before an answer without it is believed, a dry run asks whether the key may
+// look at all: ECS has answered keys without the permission with an empty list. After ECS accepted a deletion, the
+// acceptance is the evidence.
 func (a *attempt) look(ctx context.Context) error {
 	f, spec := &a.facts, a.facts.Image.Spec
-	var shown decision.Showing
-	var isCalled bool
-	var err error
-	if !f.Unshown { // else the last look may be newer than a listing
-		shown, isCalled, err = a.cloud.listings.find(ctx, a.ecs, a.view, f.Image)
-	}
-	if shown.Image == nil && err == nil {
-		isCalled, shown.At = true, a.cloud.clock.Now()
-		shown.Image, err = a.ecs.FindImage(ctx, spec.RegionID, spec.ImageID)
-	}
-	if isCalled { // what a listing in memory shows is no answer of a region
-		a.heard(err)
-	}
-	found := shown.Image
-	if err != nil {
+	shown, err := a.show(ctx)
+	switch {
+	case err != nil:
 		return err
-	}
-	if found == nil && f.Call != decision.Accepted {
+	case shown.Image != nil:
+		shown.Image.OwnerID = cmp.Or(shown.Image.OwnerID, f.Account) // only its own images were asked for
+	case f.Call != decision.Accepted:
 		if err := a.ecs.CheckDescribe(ctx, spec.RegionID, spec.ImageID); err != nil {
 			return err
 		}
 	}
-	if found != nil {
-		found.OwnerID = cmp.Or(found.OwnerID, f.Account) // only its own images were asked for
-	}
 	f.Shown = &shown
 	return nil
+}
+
+// show returns what a listing shows of the image or, if that has not shown it, what ECS answers for this image alone.
+func (a *attempt) show(ctx context.Context) (decision.Showing, error) {
+	if !a.facts.Unshown { // else the last look may be newer than a listing
+		shown, isCalled, err := a.cloud.listings.find(ctx, a.ecs, a.view, a.facts.Image)
+		if isCalled { // what a listing in memory shows is no answer of a region
+			a.heard(err)
+		}
+		if shown.Image != nil || err != nil {
+			return shown, err
+		}
+	}
+	at, spec := a.cloud.clock.Now(), a.facts.Image.Spec
+	image, err := a.ecs.FindImage(ctx, spec.RegionID, spec.ImageID)
+	a.heard(err)
+	return decision.Showing{Image: image, At: at}, err
 }
 
 // deleteImage calls DeleteImage. That it succeeds proves nothing about the image: a look has to show that it is gone.

@@ -201,6 +201,13 @@ var _ = Describe("The running operator", func() {
 			w.createUnseen(id, func(image *v1alpha1.CustomImage) { image.Spec.RegionID = "cn-beijing" })
 			hung = append(hung, id)
 		}
+		callsToHung := func() (calls int) {
+			for _, id := range hung {
+				calls += w.calls("DescribeImages", id)
+			}
+			return calls
+		}
+		Eventually(callsToHung).Should(Equal(firstCalls), "all that one region may hold")
 		w.createUnseen(w.id)
 		Eventually(w.readyReason).WithArguments(w.id).WithTimeout(3 * time.Second).Should(Equal("Available"))
 		w.deleteUnseen(w.id)
@@ -209,12 +216,8 @@ var _ = Describe("The running operator", func() {
 			Eventually(w.readyReason).WithArguments(id).Should(Equal("Retrying"), "also those that were not attempted")
 			Expect(condition(w.get(id), "Ready").Message).To(HavePrefix("NoAnswer: No answer within 5s."))
 		}
-		calls := 0
-		for _, id := range hung {
-			calls += w.calls("DescribeImages", id)
-		}
 		probes := int(time.Since(began) / (5 * time.Second)) // one at a time, and each takes as long as its time limit
-		Expect(calls).To(BeNumerically("<=", firstCalls+silenceAfter-1+probes), "the region is found out by a few")
+		Expect(callsToHung()).To(BeNumerically("<=", firstCalls+silenceAfter-1+probes), "the region is found out by a few")
 		w.sim.ClearFaults()
 		for _, id := range hung {
 			w.expectReason(id, "InvalidImageIdNotFound")

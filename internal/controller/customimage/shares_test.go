@@ -61,12 +61,17 @@ func TestShares_leaveSomeForOthers(t *testing.T) {
 	for _, concurrent := range []int{1, 2, 3, 4, 16, 64, 100} {
 		g := NewWithT(t)
 		o := newOffice(concurrent)
-		g.Expect(o.enterMany("hung", 1000, o.in("hung"))).To(Equal(concurrent), "all that there are, for one alone")
-		second := o.enterMany("second", 1000, o.in("second"))
-		g.Expect(second).To(BeNumerically(">=", 1))
-		g.Expect(concurrent + second).To(BeNumerically("<=", Calls(concurrent)))
+		hung := o.in("hung")
+		g.Expect(o.enterMany("hung", 1000, hung)).To(Equal(concurrent), "all that there are, for one alone")
+		sameKey := o.in("second")
+		sameKey.key, sameKey.account = hung.key, hung.account
+		second := o.enterMany("second", 1000, sameKey)
+		g.Expect(second).To(BeNumerically(">=", 1), "another region, with the same key")
+		third := o.enterMany("third", 1000, o.in("third"))
+		g.Expect(third).To(BeNumerically(">=", 1), "another key")
+		g.Expect(concurrent + second + third).To(BeNumerically("<=", Calls(concurrent)))
 		if concurrent >= 16 {
-			g.Expect(o.enterMany("third", 1000, o.in("third"))).To(BeNumerically(">=", 1))
+			g.Expect(o.enterMany("fourth", 1000, o.in("fourth"))).To(BeNumerically(">=", 1))
 		}
 	}
 }
