@@ -45,7 +45,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	SetDefaultEventuallyTimeout(60 * time.Second)
 	SetDefaultEventuallyPollingInterval(200 * time.Millisecond)
 	// Argo CD deletes in the foreground, and such an object is there until the garbage collector has seen it.
-	cluster.StartProgram(nil, filepath.Join(filepath.Dir(environment.ControlPlane.KubectlPath), "kube-controller-manager"),
+	cluster.StartProgram(ctx, nil, filepath.Join(filepath.Dir(environment.ControlPlane.KubectlPath), "kube-controller-manager"),
 		"--kubeconfig="+k8s.Kubeconfig, "--controllers=garbage-collector-controller", "--leader-elect=false", "--secure-port=0")
 	sim = k8s.StartOperator(ctx, "--ambient-namespaces=*")
 	Expect(k8s.Apply(ctx, cluster.Build(ctx, "config/gitops/tenant"))).To(cluster.BeQuiet())
@@ -77,11 +77,11 @@ func startArgoCD(ctx context.Context, directory string) {
 		"PATH=" + directory + ":" + filepath.Dir(strings.TrimSpace(kustomize.Stdout)) + ":" + os.Getenv("PATH"),
 	}
 	program := filepath.Join(directory, "argocd")
-	cluster.StartProgram(append(environment, "ARGOCD_BINARY_NAME=argocd-repo-server"), program, "--redis="+cache.Addr(),
+	cluster.StartProgram(ctx, append(environment, "ARGOCD_BINARY_NAME=argocd-repo-server"), program, "--redis="+cache.Addr(),
 		"--address="+host, "--port="+port, "--metrics-address="+host, "--metrics-port=0")
 	// It has its metrics on all interfaces, whatever one says. The health of each object is in the status of an Application
 	// only with the last flag; the user interface shows it without.
-	cluster.StartProgram(append(environment, "ARGOCD_BINARY_NAME=argocd-application-controller"), program, "--redis="+cache.Addr(),
+	cluster.StartProgram(ctx, append(environment, "ARGOCD_BINARY_NAME=argocd-application-controller"), program, "--redis="+cache.Addr(),
 		"--namespace="+namespace, "--repo-server="+address, "--metrics-port=0", "--persist-resource-health")
 }
 

@@ -47,7 +47,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	environment := &envtest.Environment{}
 	k8s = cluster.Start(ctx, environment)
 	// A deleted namespace ends by this.
-	cluster.StartProgram(nil, filepath.Join(filepath.Dir(environment.ControlPlane.KubectlPath), "kube-controller-manager"),
+	cluster.StartProgram(ctx, nil, filepath.Join(filepath.Dir(environment.ControlPlane.KubectlPath), "kube-controller-manager"),
 		"--kubeconfig="+k8s.Kubeconfig, "--controllers=namespace-controller", "--leader-elect=false", "--secure-port=0")
 	SetDefaultEventuallyTimeout(60 * time.Second)
 	sim = k8s.StartOperator(ctx, "--ambient-namespaces=*")
@@ -104,7 +104,7 @@ func startFlux(ctx context.Context) {
 	k8s.MustKubectl(ctx, "create", "namespace", "flux-system")
 	program := filepath.Join(GinkgoT().TempDir(), "kustomize-controller")
 	inModule("build", "-o", program, module)
-	cluster.StartProgram([]string{"KUBECONFIG=" + k8s.Kubeconfig, "RUNTIME_NAMESPACE=flux-system", "HOME=" + GinkgoT().TempDir()}, program,
+	cluster.StartProgram(ctx, []string{"KUBECONFIG=" + k8s.Kubeconfig, "RUNTIME_NAMESPACE=flux-system", "HOME=" + GinkgoT().TempDir()}, program,
 		"--metrics-addr=0", "--health-addr=0", "--requeue-dependency=2s")
 }
 

@@ -26,17 +26,16 @@ func (c *Cluster) StartOperator(ctx context.Context, flags ...string) *ecssim.Se
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	cloud := httptest.NewServer(sim)
 	ginkgo.DeferCleanup(func() { sim.Close(); cloud.Close() })
-	StartProgram([]string{"ALIBABA_CLOUD_ACCESS_KEY_ID=key", "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret"}, BuildManager(ctx),
+	StartProgram(ctx, []string{"ALIBABA_CLOUD_ACCESS_KEY_ID=key", "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret"}, BuildManager(ctx),
 		append([]string{"--kubeconfig=" + c.OperatorKubeconfig(ctx), "--ecs-endpoint=" + cloud.URL, "--blocked-backoff=200ms,1s",
 			"--waiting-backoff=200ms,1s", "--metrics-bind-address=0", "--health-probe-bind-address=0"}, flags...)...)
 	return sim
 }
 
-// StartProgram starts a program that ends with the suite. It has this environment, and inherits nothing.
-func StartProgram(environment []string, program string, args ...string) {
+// StartProgram starts a program that ends with the suite, whenever the context does. It has this environment, and inherits nothing.
+func StartProgram(ctx context.Context, environment []string, program string, args ...string) {
 	ginkgo.GinkgoHelper()
-	// The context of what starts it ends before the suite does.
-	command := exec.CommandContext(context.Background(), program, args...)
+	command := exec.CommandContext(context.WithoutCancel(ctx), program, args...)
 	command.Env = append([]string{}, environment...) // nil would inherit
 	session, err := gexec.Start(command, ginkgo.GinkgoWriter, ginkgo.GinkgoWriter)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
