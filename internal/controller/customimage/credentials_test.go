@@ -1,6 +1,9 @@
 package customimage
 
 import (
+	"context"
+	"time"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
@@ -8,7 +11,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/imagegc/ecs-image-gc/api/v1alpha1"
+	"github.com/imagegc/ecs-image-gc/internal/credentials"
 	"github.com/imagegc/ecs-image-gc/internal/ecssim"
+	"github.com/imagegc/ecs-image-gc/internal/openapi"
+	"github.com/imagegc/ecs-image-gc/internal/openapi/failure"
 )
 
 // mayReadSecrets binds the role that is shipped for it to the operator, in the world's namespace.
@@ -19,6 +26,11 @@ func (w *world) mayReadSecrets() {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "credentials-reader"},
 		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "default", Name: "operator"}},
 	})).To(Succeed())
+}
+
+// unidentified is the identity of an operator that has none.
+func unidentified(context.Context) (openapi.Credentials, error) {
+	return openapi.Credentials{}, &failure.Error{Code: v1alpha1.ReasonNoCredentials, Message: "None."}
 }
 
 func (w *world) putSecret(name string, data map[string]string) {
@@ -129,3 +141,27 @@ var _ = Describe("An object without a Secret", func() {
 		Expect(condition(w.get(w.id), "Ready").Message).To(ContainSubstring("Grant ecs:DeleteImage to the RAM user or role behind"))
 	})
 })
+
+var _ = DescribeTable("An object without an identity is attempted at once by an operator that has got one, and by no other",
+	func(ctx SpecContext, reason string, refusing credentials.Config) {
+		w := newWorld(ctx, ecssim.Image{})
+		source := w.config.Credentials
+		w.config.Credentials = credentials.New(refusing)
+		w.restart()
+		w.create(w.id)
+		w.expectStalled(w.id, reason)
+		stalled := w.get(w.id)
+		for range 2 {
+			Expect(w.attempt(w.id).RequeueAfter).To(BeNumerically(">", 10*time.Second))
+			Expect(w.get(w.id)).To(Equal(stalled), "no write says the same again")
+			w.restart()
+		}
+
+		w.config.Credentials = source
+		w.restart()
+		w.attempt(w.id)
+		Expect(condition(w.get(w.id), "Ready").Status).To(Equal(metav1.ConditionTrue))
+	},
+	Entry("since the operator has none", "NoCredentials", credentials.Config{Ambient: unidentified, AmbientNamespaces: []string{"*"}}),
+	Entry("since its namespace may not use it", "AmbientForbidden", credentials.Config{}),
+)

@@ -104,8 +104,8 @@ type due struct {
 }
 
 // until returns how long to wait before an object may be attempted again. Only a change of the spec (a deletion counts
-// as one) and a new value of the retry annotation make it due early. A deleted object that does not wait for ECS is
-// always due.
+// as one) and a new value of the retry annotation make it due early, and the start of an operator if the last one had no
+// identity for it. A deleted object that does not wait for ECS is always due.
 func (s *schedule) until(image *v1alpha1.CustomImage) time.Duration {
 	status := image.Status
 	if ptr.Deref(status.ObservedGeneration, -1) != image.Generation || status.LastHandledRetryAt != decision.RetryAt(image) {
@@ -115,7 +115,7 @@ func (s *schedule) until(image *v1alpha1.CustomImage) time.Duration {
 	var wait time.Duration
 	s.remember(image, func(d *due) {
 		if !d.imposed {
-			if free {
+			if free || d.next.IsZero() && hadNoIdentity(image) {
 				return
 			}
 			d.next = earliest(d.next, planned) // what is remembered is later if the clock was set back since
@@ -134,6 +134,13 @@ func waitsForECS(image *v1alpha1.CustomImage) bool {
 	}
 	obstacle, ready := decision.ObstacleOf(image), meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
 	return obstacle != nil && ready != nil && obstacle.Message == ready.Message
+}
+
+// hadNoIdentity reports whether an object waits for the operator to have an identity, and to be let use it. Both can change
+// only when the operator starts.
+func hadNoIdentity(image *v1alpha1.CustomImage) bool {
+	obstacle := decision.ObstacleOf(image)
+	return obstacle != nil && (obstacle.Reason == v1alpha1.ReasonNoCredentials || obstacle.Reason == v1alpha1.ReasonAmbientForbidden)
 }
 
 // found returns what only this process knows of the calls: when DeleteImage was accepted, when it got no usable answer, and
