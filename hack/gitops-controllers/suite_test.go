@@ -104,8 +104,8 @@ func startFlux(ctx context.Context) {
 	k8s.MustKubectl(ctx, "create", "namespace", "flux-system")
 	program := filepath.Join(GinkgoT().TempDir(), "kustomize-controller")
 	inModule("build", "-o", program, module)
-	cluster.StartProgram(ctx, []string{"KUBECONFIG=" + k8s.Kubeconfig, "RUNTIME_NAMESPACE=flux-system", "HOME=" + GinkgoT().TempDir()}, program,
-		"--metrics-addr=0", "--health-addr=0", "--requeue-dependency=2s")
+	environment := []string{"KUBECONFIG=" + k8s.Kubeconfig, "RUNTIME_NAMESPACE=flux-system", "HOME=" + GinkgoT().TempDir()}
+	cluster.StartProgram(ctx, environment, program, "--metrics-addr=0", "--health-addr=0", "--requeue-dependency=2s")
 }
 
 // commit makes files the newest revision of a GitRepository, as source-controller would.
