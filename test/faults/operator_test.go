@@ -43,6 +43,9 @@ const (
 	// busyFor is how long the machine may be busy with other plans.
 	busyFor = 4 * time.Second
 
+	// echo is how long after the beginning of a fault its consequences may come: a hung call, and attempts after that.
+	echo = callLimit + 5*time.Second
+
 	// serviceAccount is how the operator is told who it is.
 	serviceAccount = "--serviceaccount=default:operator"
 )

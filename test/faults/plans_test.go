@@ -128,10 +128,10 @@ func (w *world) settle(digest string) {
 		}
 		time.Sleep(longestBackoff + 200*time.Millisecond)
 		later := w.digest()
-		if later != now && w.wire.sinceFault() > 5*time.Second {
+		if later != now && w.wire.sinceFault() > echo {
 			w.violatedf("the end was\n%s\nand became\n%s", now, later)
 		}
-		if later == now || w.wire.sinceFault() > 5*time.Second {
+		if later == now || w.wire.sinceFault() > echo {
 			return
 		}
 	}

@@ -451,7 +451,8 @@ func (w *world) awaitSoon(name, reason string) {
 	w.t.Helper()
 	began := time.Now()
 	w.await(name, reason)
-	if took := time.Since(began); w.wire.faults() == 0 && w.lens.kind == "" && took > longestBackoff+busyFor {
+	busy := busyFor * time.Duration(w.operatorsAtOnce) // two refuse each other's patches
+	if took := time.Since(began); w.wire.faults() == 0 && w.lens.kind == "" && took > longestBackoff+busy {
 		w.violatedf("object %s is %s only %s after the last obstacle was cleared", name, reason, took)
 	}
 }
