@@ -106,7 +106,7 @@ const lastEvents = 10 * time.Second
 // start runs the manager until the process is told to stop, and then has the last events written. If the manager ends with an
 // error, nothing waits for them: without the lease, workers must not go on.
 func start(mgr ctrl.Manager, recorder *customimage.Recorder) error {
-	err := mgr.Start(ctrl.SetupSignalHandler())
+	err := runUntil(ctrl.SetupSignalHandler(), mgr)
 	if err == nil {
 		recorder.Wait(lastEvents)
 	}
@@ -114,6 +114,24 @@ func start(mgr ctrl.Manager, recorder *customimage.Recorder) error {
 		ctrl.Log.Info("Stopped before all events were written", "unwritten", unwritten)
 	}
 	return err
+}
+
+// runUntil runs the manager until ctx ends. If the manager has not begun to work by then, it is not waited for: it would not
+// end before its caches have synced (controller-runtime #3440).
+func runUntil(ctx context.Context, mgr ctrl.Manager) error {
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-mgr.Elected():
+		return <-ended
+	default:
+		return nil
+	}
 }
 
 // identify decides once who the operator is: to Alibaba Cloud, and to the cluster.

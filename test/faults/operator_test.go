@@ -134,7 +134,7 @@ func (o *operatorProcess) isDead() bool { return o.dead.Load() }
 
 // runOperator is what main does, with short backoffs, and with the logger of the context.
 func runOperator(ctx context.Context, cluster *rest.Config, api *openapi.Client, objects cache.Options) error {
-	mgr, err := newManager(cluster, objects, logr.FromContextOrDiscard(ctx))
+	mgr, err := newManager(ctx, cluster, objects)
 	if err != nil {
 		return err
 	}
@@ -197,16 +197,37 @@ func (o *operatorProcess) dial(ctx context.Context, network, address string) (ne
 	return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
 }
 
-func newManager(cluster *rest.Config, objects cache.Options, log logr.Logger) (manager.Manager, error) {
+func newManager(ctx context.Context, cluster *rest.Config, objects cache.Options) (manager.Manager, error) {
 	objects.ByObject = customimage.CacheByObject()
 	objects.DefaultTransform = new(customimage.Texts).Slim
 	cluster.QPS = -1
 	return ctrl.NewManager(cluster, ctrl.Options{
-		Scheme: scheme, Logger: log, Cache: objects,
+		Scheme: scheme, Logger: logr.FromContextOrDiscard(ctx), Cache: objects, NewCache: mortalCaches(ctx),
 		Metrics:                 metricsserver.Options{BindAddress: "0"},
 		Controller:              config.Controller{SkipNameValidation: ptr.To(true)},
 		GracefulShutdownTimeout: ptr.To(time.Duration(0)),
 	})
+}
+
+// mortalCache is one whose manager ends also if it dies before the cache has synced. Else it would be busy for ever with
+// waiting for that (controller-runtime #3440). A dead operator may take the cache for synced: its calls have no effect.
+type mortalCache struct {
+	cache.Cache
+	life context.Context //nolint:containedctx // of the operator
+}
+
+func mortalCaches(life context.Context) cache.NewCacheFunc {
+	return func(config *rest.Config, options cache.Options) (cache.Cache, error) {
+		c, err := cache.New(config, options)
+		return mortalCache{c, life}, err
+	}
+}
+
+func (c mortalCache) WaitForCacheSync(ctx context.Context) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.life, cancel)()
+	return c.Cache.WaitForCacheSync(ctx) || c.life.Err() != nil
 }
 
 // logger has an operator log into the trace.

@@ -60,7 +60,7 @@ type wire struct {
 	counts map[string]int
 	order  []string // the kinds of calls, as they were first made
 	struck int
-	last   time.Time // when the last fault struck
+	last   time.Time // when the last fault struck, or a call to a hung region began
 }
 
 // call counts a call, and returns the fault for it.
@@ -96,7 +96,13 @@ func (w *wire) faults() int {
 	return w.struck
 }
 
-// sinceFault is how long ago the last fault struck; very long if none did.
+func (w *wire) hangs() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = time.Now()
+}
+
+// sinceFault is how long ago the last fault struck, or a call to a hung region began; very long if there was none.
 func (w *wire) sinceFault() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -299,6 +305,7 @@ func (o *operatorProcess) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	case faulty && f.way == hung || w.hangs(c.region):
 		w.users.release(o, c.imageID)
+		w.wire.hangs()
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
 	case faulty && f.way == diesBefore:

@@ -66,6 +66,24 @@ var _ = Describe("The manager, told to stop while DeleteImage is under way", fun
 	})
 })
 
+var _ = Describe("The manager, told to stop before it has read the objects", func() {
+	It("ends", func(ctx SpecContext) {
+		var asked atomic.Bool
+		kubeconfig := proxied(ctx, func(rw http.ResponseWriter, r *http.Request, proxy http.Handler) {
+			if strings.HasSuffix(r.URL.Path, "/customimages") {
+				asked.Store(true)
+				<-r.Context().Done()
+				return
+			}
+			proxy.ServeHTTP(rw, r)
+		})
+		session := startShardWith(kubeconfig, metav1.NamespaceDefault, "http://127.0.0.1:1")
+		Eventually(asked.Load).Should(BeTrue())
+		session.Terminate()
+		Eventually(session).WithTimeout(10 * time.Second).Should(gexec.Exit(0))
+	})
+})
+
 var _ = Describe("The manager, whose API server stops answering after the finalizer of a deleted object is removed", func() {
 	It("ends when the lease is lost, and logs that an event is not written", func(ctx SpecContext) {
 		const in = "unheard"
