@@ -95,6 +95,7 @@ func TestKilled(t *testing.T) {
 	if *onlyPlan != "" || *seed != 0 {
 		t.Skip("asked for something else")
 	}
+	t.Parallel()
 	killed := []string{"plain", "in-use", "missing", "veto", "created-again"}
 	for _, s := range scenarios {
 		if !slices.Contains(killed, s.name) {

@@ -36,6 +36,7 @@ func TestPlans(t *testing.T) {
 	if *seed != 0 {
 		t.Skip("-seed is for TestSequences")
 	}
+	t.Parallel()
 	table := &summary{rows: map[string]*row{}}
 	t.Cleanup(func() {
 		fmt.Print("\n" + table.String() + "\n")
