@@ -116,8 +116,8 @@ func start(mgr ctrl.Manager, recorder *customimage.Recorder) error {
 	return err
 }
 
-// runUntil runs the manager until ctx ends. If the manager has not begun to work by then, it is not waited for: it would not
-// end before its caches have synced (controller-runtime #3440).
+// runUntil runs the manager until ctx ends. If the manager has not begun to work by then, it has a second to end: before its
+// caches have synced, it never would (controller-runtime #3440).
 func runUntil(ctx context.Context, mgr ctrl.Manager) error {
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
@@ -129,7 +129,9 @@ func runUntil(ctx context.Context, mgr ctrl.Manager) error {
 	select {
 	case <-mgr.Elected():
 		return <-ended
-	default:
+	case err := <-ended:
+		return err
+	case <-time.After(time.Second):
 		return nil
 	}
 }
@@ -193,8 +195,8 @@ func (s *settings) bindManagerFlags() {
 	flag.Var(&s.images.Blocked, "blocked-backoff", "First and longest wait between attempts while a user has to act.")
 	flag.DurationVar(&s.images.Resync, "resync-interval", 6*time.Hour, "How often to check a live image in ECS.")
 	flag.IntVar(&s.images.MaxConcurrentReconciles, "max-concurrent-reconciles", 64,
-		"How many objects of one region to work on at the same time. A quarter more is left for other regions, accounts and "+
-			"sources of access keys.")
+		"How many objects of one region, account or source of access keys to work on at the same time. A quarter more, and "+
+			"at least 3, is left for others.")
 	flag.Func("namespaces", "Namespaces to watch, separated by commas. Default: all.", names(&s.images.Namespaces))
 	flag.BoolVar(&m.LeaderElection, "leader-elect", false, "Work only while this process is the elected leader.")
 	flag.StringVar(&m.LeaderElectionNamespace, "leader-election-namespace", "",

@@ -65,7 +65,7 @@ var _ = Describe("Flux", Ordered, func() {
 		Expect(inTheCloud("m-used")).To(BeTrue())
 	})
 
-	It("waits for a blocked object until the timeout when its Kustomization is deleted, and then ends without an error", func(ctx SpecContext) {
+	It("waits for a blocked object until the timeout when its Kustomization is deleted, and then ends", func(ctx SpecContext) {
 		Expect(sim.PutImage(ecssim.Image{ImageID: "m-busy", RegionID: region, UsedBy: []string{"i-bp1"}})).To(Succeed())
 		commit(ctx, "waiting", tenant, images("m-busy"))
 		apply(ctx, "images.yaml", `{"metadata":{"name":"waiting"},"spec":{

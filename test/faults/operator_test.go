@@ -132,7 +132,7 @@ func (o *operatorProcess) die() {
 
 func (o *operatorProcess) isDead() bool { return o.dead.Load() }
 
-// runOperator is what main does, with short backoffs, and with the logger of the context.
+// runOperator does what main does until it waits for a signal, with short backoffs, and with the logger of the context.
 func runOperator(ctx context.Context, cluster *rest.Config, api *openapi.Client, objects cache.Options) error {
 	mgr, err := newManager(ctx, cluster, objects)
 	if err != nil {
@@ -202,32 +202,36 @@ func newManager(ctx context.Context, cluster *rest.Config, objects cache.Options
 	objects.DefaultTransform = new(customimage.Texts).Slim
 	cluster.QPS = -1
 	return ctrl.NewManager(cluster, ctrl.Options{
-		Scheme: scheme, Logger: logr.FromContextOrDiscard(ctx), Cache: objects, NewCache: mortalCaches(ctx),
+		Scheme: scheme, Logger: logr.FromContextOrDiscard(ctx), Cache: objects, NewCache: mortalCaches(ctx.Done()),
 		Metrics:                 metricsserver.Options{BindAddress: "0"},
 		Controller:              config.Controller{SkipNameValidation: ptr.To(true)},
 		GracefulShutdownTimeout: ptr.To(time.Duration(0)),
 	})
 }
 
-// mortalCache is one whose manager ends also if it dies before the cache has synced. Else it would be busy for ever with
-// waiting for that (controller-runtime #3440). A dead operator may take the cache for synced: its calls have no effect.
+// mortalCache is for an operator that may die before the cache has synced. Its manager would wait for that for ever, and keep
+// a core busy (controller-runtime #3440). A dead operator may take the cache for synced: its calls have no effect.
 type mortalCache struct {
 	cache.Cache
-	life context.Context //nolint:containedctx // of the operator
+	dead <-chan struct{}
 }
 
-func mortalCaches(life context.Context) cache.NewCacheFunc {
+func mortalCaches(dead <-chan struct{}) cache.NewCacheFunc {
 	return func(config *rest.Config, options cache.Options) (cache.Cache, error) {
 		c, err := cache.New(config, options)
-		return mortalCache{c, life}, err
+		return mortalCache{c, dead}, err
 	}
 }
 
 func (c mortalCache) WaitForCacheSync(ctx context.Context) bool {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
-	return c.Cache.WaitForCacheSync(ctx) || c.life.Err() != nil
+	synced := make(chan bool, 1)
+	go func() { synced <- c.Cache.WaitForCacheSync(ctx) }()
+	select {
+	case isSynced := <-synced:
+		return isSynced
+	case <-c.dead:
+		return true
+	}
 }
 
 // logger has an operator log into the trace.

@@ -96,7 +96,8 @@ func (w *wire) faults() int {
 	return w.struck
 }
 
-func (w *wire) hangs() {
+// noteHang is for a call to a hung region, which is not a fault.
+func (w *wire) noteHang() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = time.Now()
@@ -305,7 +306,7 @@ func (o *operatorProcess) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	case faulty && f.way == hung || w.hangs(c.region):
 		w.users.release(o, c.imageID)
-		w.wire.hangs()
+		w.wire.noteHang()
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
 	case faulty && f.way == diesBefore:

@@ -115,8 +115,7 @@ func newWorld(t *testing.T, of scenario, wires *wire, view lens) *world {
 	return w
 }
 
-// awaitOperators gives operators time to end. One that dies while it starts does not: controller-runtime goes on waiting for
-// the caches.
+// awaitOperators gives operators time to end.
 func (w *world) awaitOperators() {
 	ended := make(chan struct{})
 	go func() {

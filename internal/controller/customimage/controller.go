@@ -46,8 +46,8 @@ type Config struct {
 	Waiting, Blocked Backoff
 	// Resync is how often a live image is checked in ECS.
 	Resync time.Duration
-	// MaxConcurrentReconciles bounds how many objects of one region are worked on at once, and so the concurrent calls of
-	// ECS. A quarter more is left for other regions, accounts and sources of keys.
+	// MaxConcurrentReconciles bounds how many objects of one region, account or source of keys are worked on at once, and
+	// so the concurrent calls of ECS. A quarter more, and at least 3, is left for others.
 	MaxConcurrentReconciles int
 	// Namespaces are the watched ones; none for all. With several watches, nothing proves how new the cache is.
 	Namespaces []string

@@ -136,8 +136,8 @@ func waitsForECS(image *v1alpha1.CustomImage) bool {
 	return obstacle != nil && ready != nil && obstacle.Message == ready.Message
 }
 
-// hadNoIdentity reports whether an object waits for the operator to have an identity, and to be let use it. Both can change
-// only when the operator starts.
+// hadNoIdentity reports whether an object waits for the operator to have an identity, and to be allowed to use it. Most
+// often, that changes when an operator starts.
 func hadNoIdentity(image *v1alpha1.CustomImage) bool {
 	obstacle := decision.ObstacleOf(image)
 	return obstacle != nil && (obstacle.Reason == v1alpha1.ReasonNoCredentials || obstacle.Reason == v1alpha1.ReasonAmbientForbidden)

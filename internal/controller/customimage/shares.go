@@ -30,14 +30,13 @@ const (
 // probing spaces the calls that find out whether there are answers again.
 var probing = Backoff{time.Second, time.Minute}
 
-// Calls returns how many attempts may call at the same time: a quarter more than those of one region, so that some are left
-// for others.
-func Calls(concurrent int) int { return concurrent + reserveOf(concurrent) }
+// Calls returns how many attempts may call at the same time: a quarter more than those of one region, account or key, so
+// that some are left for others, and one more.
+func Calls(concurrent int) int { return concurrent + reserveOf(concurrent) + 1 }
 
 // workers returns how many workers there are: so many that calls need not wait for the API server's answers.
 func workers(concurrent int) int { return 2 * Calls(concurrent) }
 
-// reserveOf is shared by other regions with the same account or key, and by other accounts and keys: one each at least.
 func reserveOf(concurrent int) int { return max(2, concurrent/4) }
 
 // shares divides the workers among what can hold them up: regions, accounts and the sources of access keys. One that holds
@@ -193,29 +192,26 @@ func (s *shares) inviteAfter(wait time.Duration) {
 
 // hasRoom reports whether there is a worker for a claim: in all its shares.
 func (s *shares) hasRoom(c claim) bool {
-	hasRoom := true
+	region := s.of(c.region, c)
+	isFirst, hasRoom := region.held+region.invited == 0, true
 	for _, name := range c.names() { // each of them is there afterwards
-		alone := s.concurrent
-		if name == c.account || name == c.key { // one region of these must not hold up the others
-			alone += reserveOf(s.concurrent) / 2
-		}
-		hasRoom = s.shareHasRoom(s.of(name, c), alone) && hasRoom
+		hasRoom = s.shareHasRoom(s.of(name, c), isFirst) && hasRoom
 	}
 	return hasRoom
 }
 
-// shareHasRoom reports whether a share may have another worker. It may have so many if it is alone. The next one gets most
-// of the others, but not the last worker: that is for one that has none.
-func (s *shares) shareHasRoom(share *share, alone int) bool {
-	held, all := share.held+share.invited, Calls(s.concurrent)
-	free := all - s.busy - len(s.invited)
+// shareHasRoom reports whether a share may have another worker. One that is alone may have as many as are concurrent. The
+// next one gets most of the reserve, but not the last two workers: one is for the first of a region whose account or key
+// has others, and one for an account or key that has none.
+func (s *shares) shareHasRoom(share *share, isFirst bool) bool {
+	held, free := share.held+share.invited, Calls(s.concurrent)-s.busy-len(s.invited)
 	switch {
 	case share.isSilent():
 		return held == 0 && !s.clock.Now().Before(share.probe)
 	case share.first > 0 && held >= share.first && (share.firstUntil.IsZero() || s.clock.Now().Before(share.firstUntil)):
 		return false
 	}
-	return held == 0 && free > 0 || (held+1)*(all-alone) <= alone*(free-1)
+	return held == 0 && free > 0 || isFirst && free > 1 || (held+1)*reserveOf(s.concurrent) <= s.concurrent*(free-2)
 }
 
 func (s *shares) standInLine(request reconcile.Request, c claim, isPatient bool) {

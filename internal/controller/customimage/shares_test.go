@@ -58,20 +58,20 @@ func (o *office) enterMany(region string, count int, c claim) (entered int) {
 }
 
 func TestShares_leaveSomeForOthers(t *testing.T) {
-	for _, concurrent := range []int{1, 2, 3, 4, 16, 64, 100} {
-		g := NewWithT(t)
-		o := newOffice(concurrent)
-		hung := o.in("hung")
-		g.Expect(o.enterMany("hung", 1000, hung)).To(Equal(concurrent), "all that there are, for one alone")
-		sameKey := o.in("second")
-		sameKey.key, sameKey.account = hung.key, hung.account
-		second := o.enterMany("second", 1000, sameKey)
-		g.Expect(second).To(BeNumerically(">=", 1), "another region, with the same key")
-		third := o.enterMany("third", 1000, o.in("third"))
-		g.Expect(third).To(BeNumerically(">=", 1), "another key")
-		g.Expect(concurrent + second + third).To(BeNumerically("<=", Calls(concurrent)))
-		if concurrent >= 16 {
-			g.Expect(o.enterMany("fourth", 1000, o.in("fourth"))).To(BeNumerically(">=", 1))
+	for _, concurrent := range []int{1, 2, 3, 4, 7, 8, 16, 64, 100} {
+		for _, order := range [][]string{{"same key", "another", "third"}, {"another", "same key", "third"}} {
+			g := NewWithT(t)
+			o := newOffice(concurrent)
+			hung := o.in("hung")
+			g.Expect(o.enterMany("hung", 1000, hung)).To(Equal(concurrent), "all that there are, for one alone")
+			for _, region := range order {
+				c := o.in(region)
+				if region == "same key" {
+					c.key, c.account = hung.key, hung.account
+				}
+				g.Expect(o.enterMany(region, 1000, c)).To(BeNumerically(">=", 1), "%s with %d, %v", region, concurrent, order)
+			}
+			g.Expect(o.busy).To(BeNumerically("<=", Calls(concurrent)))
 		}
 	}
 }
