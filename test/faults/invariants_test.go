@@ -559,7 +559,7 @@ func (w *world) checkFinalizers(o *operatorProcess, name string, p patch) {
 	case image.DeletionTimestamp == nil:
 		w.violatedf("operator %d: removes its finalizer from %s, which is not deleted", o.number, name)
 	case !exists, retains(image), w.isMissing(image), isReleased(image), ended > 0 && !w.optsIn.Load(), image.Status.OwnedBy.Name != "":
-	case slices.ContainsFunc(w.objectsFor(image.Spec.ImageID), func(other v1alpha1.CustomImage) bool {
+	case slices.ContainsFunc(append(w.objectsFor(image.Spec.ImageID), w.recentFor(image.Spec.ImageID)...), func(other v1alpha1.CustomImage) bool {
 		return other.UID != image.UID && hasSeen(&other, image.Spec.ImageID) &&
 			(image.Status.Image == nil || !image.CreationTimestamp.Before(&other.CreationTimestamp))
 	}):

@@ -118,10 +118,36 @@ func (w *world) happened(image *v1alpha1.CustomImage, ends bool) {
 	}
 	if ends {
 		delete(w.latest, image.Name)
+		w.ended = append(slices.DeleteFunc(w.ended, ending.isLongAgo), ending{*image, time.Now()})
 	}
 	if !w.wire.quiet {
 		w.history = append(w.history, snapshot{image.ResourceVersion, maps.Clone(w.latest)})
 	}
+}
+
+// ending is the end of an object.
+type ending struct {
+	image v1alpha1.CustomImage
+	at    time.Time
+}
+
+// isLongAgo is false if an attempt that is under way may have read the object.
+func (e ending) isLongAgo() bool { return time.Since(e.at) > callLimit }
+
+// recentFor returns the objects for an image that an attempt may have read: those that the suite last saw, and those that have
+// just ended because another worker let them go.
+func (w *world) recentFor(imageID string) (recent []v1alpha1.CustomImage) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, image := range w.latest {
+		recent = append(recent, image)
+	}
+	for _, e := range w.ended {
+		if !e.isLongAgo() {
+			recent = append(recent, e.image)
+		}
+	}
+	return slices.DeleteFunc(recent, func(image v1alpha1.CustomImage) bool { return image.Spec.ImageID != imageID })
 }
 
 // old returns how things stood after so many events, or after the last one but one if there were fewer.

@@ -62,6 +62,7 @@ type world struct {
 	violations []string
 	hungRegion string
 	latest     map[string]v1alpha1.CustomImage // the objects, by name
+	ended      []ending                        // of late
 	history    []snapshot
 	finalized  map[string]bool         // images for which an object had the finalizer
 	absences   map[string][]time.Time  // of an image: when looks did not show it
