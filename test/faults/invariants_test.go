@@ -488,10 +488,10 @@ func (w *world) checkEvent(body []byte) {
 	}
 }
 
-// isDeleted reports whether ECS accepted the deletion of an image that only one object was for, and an operator that has
-// not died knows that.
+// isDeleted reports whether ECS accepted the deletion of an image that only one object was for, and the only operator knows
+// that. Of two, one may not know what the other has called.
 func (w *world) isDeleted(imageID string) bool {
-	return len(w.allOperators()) == w.operatorsAtOnce && w.users.count(imageID) == 1 && slices.ContainsFunc(w.sim.Calls(), func(call ecssim.Call) bool {
+	return len(w.allOperators()) == 1 && w.users.count(imageID) == 1 && slices.ContainsFunc(w.sim.Calls(), func(call ecssim.Call) bool {
 		return call.Action == "DeleteImage" && call.ImageID == imageID && call.Code == ""
 	})
 }

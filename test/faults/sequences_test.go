@@ -26,7 +26,6 @@ func TestSequences(t *testing.T) {
 	if *onlyPlan != "" {
 		t.Skip("-plan is for TestPlans")
 	}
-	t.Parallel()
 	seen := &fates{}
 	t.Cleanup(func() {
 		fmt.Printf("\nimages of sequences: %d had to stay, %d had to be deleted, %d could do either\n\n",
