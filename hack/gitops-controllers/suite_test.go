@@ -44,11 +44,7 @@ func TestControllers(t *testing.T) {
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
-	environment := &envtest.Environment{}
-	k8s = cluster.Start(ctx, environment)
-	// A deleted namespace ends by this.
-	cluster.StartProgram(ctx, nil, filepath.Join(filepath.Dir(environment.ControlPlane.KubectlPath), "kube-controller-manager"),
-		"--kubeconfig="+k8s.Kubeconfig, "--controllers=namespace-controller", "--leader-elect=false", "--secure-port=0")
+	k8s = cluster.Start(ctx, &envtest.Environment{})
 	SetDefaultEventuallyTimeout(60 * time.Second)
 	sim = k8s.StartOperator(ctx, "--ambient-namespaces=*")
 	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
