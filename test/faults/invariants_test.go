@@ -385,6 +385,11 @@ func (w *world) learn(o *operatorProcess, c ecsCall, answer *httptest.ResponseRe
 	if c.action == "AssumeRole" {
 		w.learnKey(answer)
 	}
+	if c.action == "DeleteImage" && codeOf(answer.Body.Bytes()) == "" {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		o.accepted[c.imageID] = true
+	}
 	if c.action != "DescribeImages" {
 		return
 	}
@@ -444,7 +449,7 @@ func (w *world) checkKube(o *operatorProcess, c kubeCall, body []byte) {
 	switch {
 	case slices.Contains([]string{"get", "list", "watch", ""}, c.Verb):
 	case c.what == "create-events":
-		w.checkEvent(body)
+		w.checkEvent(o, body)
 	case c.what == "patch-events": // counts the repetitions of one
 	case c.what == "patch-customimages", c.what == "patch-customimages-status":
 		w.checkPatch(o, c, body)
@@ -469,7 +474,7 @@ func (w *world) checkSecrets(where string, text []byte) {
 var decoder = serializer.NewCodecFactory(clientgoscheme.Scheme).UniversalDeserializer()
 
 // checkEvent: an event says that an image is deleted only if it is, and that it is kept only if that is not too late.
-func (w *world) checkEvent(body []byte) {
+func (w *world) checkEvent(o *operatorProcess, body []byte) {
 	event := &eventsv1.Event{}
 	if _, _, err := decoder.Decode(body, nil, event); err != nil || event.Related == nil {
 		w.violatedf("the suite cannot read an event: %v: %q", err, body)
@@ -483,17 +488,21 @@ func (w *world) checkEvent(body []byte) {
 	switch {
 	case exists && event.Reason == v1alpha1.EventDeleted:
 		w.violatedf("an event says that %s is deleted", imageID)
-	case slices.Contains([]string{v1alpha1.EventRetained, v1alpha1.EventReleased}, event.Reason) && w.isDeleted(imageID):
+	case slices.Contains([]string{v1alpha1.EventRetained, v1alpha1.EventReleased}, event.Reason) && w.isDeleted(o, imageID):
 		w.violatedf("an event says that %s is kept, whose deletion ECS accepted", imageID)
 	}
 }
 
-// isDeleted reports whether ECS accepted the deletion of an image that only one object was for, and the only operator knows
-// that. Of two, one may not know what the other has called.
-func (w *world) isDeleted(imageID string) bool {
-	return len(w.allOperators()) == 1 && w.users.count(imageID) == 1 && slices.ContainsFunc(w.sim.Calls(), func(call ecssim.Call) bool {
+// isDeleted reports whether ECS accepted the deletion of an image that only one object was for, and the operator that writes
+// an event knows that. Of two operators, one may not know what the other has called.
+func (w *world) isDeleted(o *operatorProcess, imageID string) bool {
+	w.mu.Lock()
+	isKnown := o.accepted[imageID]
+	w.mu.Unlock()
+	isKnown = isKnown || len(w.allOperators()) == 1 && slices.ContainsFunc(w.sim.Calls(), func(call ecssim.Call) bool {
 		return call.Action == "DeleteImage" && call.ImageID == imageID && call.Code == ""
 	})
+	return isKnown && w.users.count(imageID) == 1
 }
 
 // patch is what the operator may change of an object.

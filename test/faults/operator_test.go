@@ -65,6 +65,7 @@ type operatorProcess struct {
 	stop   func()
 
 	lastLook map[string]bool // of an image: whether it was shown
+	accepted map[string]bool // of an image: whether this operator was told that ECS accepted its deletion
 }
 
 func (w *world) startOperators(atOnce int) {
@@ -77,7 +78,7 @@ func (w *world) startOperators(atOnce int) {
 // startOperator starts the operator. When it ends by itself, it is started again, as a kubelet would.
 func (w *world) startOperator() {
 	ctx, cancel := context.WithCancel(w.ctx)
-	o := &operatorProcess{world: w, lastLook: map[string]bool{}}
+	o := &operatorProcess{world: w, lastLook: map[string]bool{}, accepted: map[string]bool{}}
 	o.cloud = httptest.NewUnstartedServer(o)
 	o.cloud.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that break, as they must
 	if w.vpc {
