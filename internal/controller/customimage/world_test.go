@@ -37,7 +37,7 @@ const region = "cn-hangzhou"
 type world struct {
 	ctx       context.Context // of the spec
 	id        string          // of the image of specs that have but one
-	clock     *clocktesting.FakeClock
+	clock     *clocktesting.FakeClock // none where a manager runs
 	sim       *ecssim.Server
 	namespace string
 	announced chan string
@@ -260,6 +260,10 @@ func (w *world) createUnseen(id string, change ...func(*v1alpha1.CustomImage)) {
 		f(image)
 	}
 	Expect(admin.Create(w.ctx, image)).To(Succeed())
+	// The API server's clock goes on meanwhile.
+	if born := image.CreationTimestamp.Time; w.clock != nil && born.After(w.clock.Now()) {
+		w.clock.SetTime(born)
+	}
 }
 
 // Changes of an object, for create and change.
