@@ -103,10 +103,12 @@ func template(o object, text string) string {
 	text = strings.TrimSuffix(text, "\n") + "\n"
 	for _, pair := range [][2]string{
 		{labels, "    {{- include \"ecs-image-gc.labels\" . | nindent 4 }}\n"},
-		{"imagegc-controller-manager", `{{ include "ecs-image-gc.serviceAccountName" . }}`},
+		{"name: imagegc-controller-manager\n", "name: {{ include \"ecs-image-gc.serviceAccountName\" . | quote }}\n"},
+		{"imagegc-controller-manager", `{{ include "ecs-image-gc.serviceAccountName" . }}`}, // in an expression
 		{"name: imagegc-manager-", `name: {{ include "ecs-image-gc.fullname" . }}-manager-`},
 		{"name: imagegc-leader-", `name: {{ include "ecs-image-gc.fullname" . }}-leader-`},
-		{"imagegc-system", "{{ .Release.Namespace }}"},
+		{"namespace: imagegc-system\n", "namespace: {{ .Release.Namespace | quote }}\n"},
+		{"imagegc-system", "{{ .Release.Namespace }}"}, // in an expression
 	} {
 		text = strings.ReplaceAll(text, pair[0], pair[1])
 	}
@@ -115,7 +117,7 @@ func template(o object, text string) string {
 		return strings.Replace(text, "  annotations:\n", "  annotations:\n"+keep, 1)
 	case strings.HasPrefix(o.Kind, "Mutating"):
 		// Kustomize gives these a namespace, which they do not have.
-		return mutating + strings.Replace(text, "  namespace: {{ .Release.Namespace }}\n", "", 1) + "{{- end }}\n"
+		return mutating + strings.Replace(text, "  namespace: {{ .Release.Namespace | quote }}\n", "", 1) + "{{- end }}\n"
 	}
 	return text
 }

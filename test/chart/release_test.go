@@ -57,13 +57,13 @@ var _ = Describe("A release under a name of its own", Ordered, func() {
 		Expect(err).NotTo(HaveOccurred())
 		server := httptest.NewServer(cloud)
 		DeferCleanup(func() { cloud.Close(); server.Close() })
-		program := cluster.BuildManager(ctx)
+		operator := cluster.BuildManager(ctx)
 		manager = func(ctx context.Context) (stop func()) {
 			GinkgoHelper()
 			deployment := &appsv1.Deployment{}
 			Expect(k8s.Admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: release + "-controller-manager"}, deployment)).To(Succeed())
 			pod := deployment.Spec.Template.Spec
-			command := exec.Command(program, append(pod.Containers[0].Args, "--health-probe-bind-address=0", "--metrics-bind-address=0",
+			command := exec.Command(operator, append(pod.Containers[0].Args, "--health-probe-bind-address=0", "--metrics-bind-address=0",
 				"--leader-election-namespace="+namespace, "--ecs-endpoint="+server.URL, "--ambient-namespaces="+namespace,
 				"--blocked-backoff=200ms,1s", "--kubeconfig="+k8s.KubeconfigOf(ctx, namespace, pod.ServiceAccountName))...)
 			command.Env = []string{"ALIBABA_CLOUD_ACCESS_KEY_ID=id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret"}
@@ -148,13 +148,23 @@ var _ = Describe("A release under a name of its own", Ordered, func() {
 	})
 })
 
-var _ = It("is valid with the longest names of a release and a namespace", func(ctx SpecContext) {
-	long := "a" + strings.Repeat("-b", 31)
-	k8s.MustKubectl(ctx, "create", "namespace", long)
-	rendered := template(ctx, long[:53], long)
+var _ = DescribeTable("It is valid with unusual names of a release and a namespace", func(ctx SpecContext, release, namespace string, args ...string) {
+	k8s.MustKubectl(ctx, "create", "namespace", namespace)
+	rendered := template(ctx, release, namespace, args...)
 	Expect(rendered.Err).NotTo(HaveOccurred())
-	file := cluster.Write("long.yaml", []byte(rendered.Stdout))
-	Expect(k8s.Kubectl(ctx, "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", file).Err).NotTo(HaveOccurred())
+	file := cluster.Write("unusual.yaml", []byte(rendered.Stdout))
+	applied := k8s.Kubectl(ctx, "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", file)
+	Expect(applied.Err).NotTo(HaveOccurred())
+},
+	Entry("the longest", "a"+strings.Repeat("-b", 26), "a"+strings.Repeat("-b", 31)),
+	Entry("that are numbers in YAML", "7", "1e3", "--set-string=fullnameOverride=gc,serviceAccount.name=7,credentials.existingSecret=0x1"),
+	Entry("with a dot", "team.gc", "with-a-dot"),
+)
+
+var _ = It("says what to do about the name of a release that begins with a digit", func(ctx SpecContext) {
+	refused := template(ctx, "7", "default")
+	Expect(refused.Err).To(HaveOccurred())
+	Expect(refused.Stderr).To(ContainSubstring("Set fullnameOverride"))
 })
 
 // expectCommandWorks runs the command of the warning, which removes the operator's finalizer and no other one.

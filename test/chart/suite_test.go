@@ -4,6 +4,7 @@ package chart
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -27,12 +28,16 @@ func TestChart(t *testing.T) {
 var _ = BeforeSuite(func(ctx SpecContext) {
 	cluster.ReadInputs("charts", "hack/helm")
 	k8s = cluster.StartEmpty(ctx, &envtest.Environment{})
-	// The first use of a tool on a machine tells on stderr what it downloads.
-	Expect(helm(ctx, "version").Err).NotTo(HaveOccurred())
+	Expect(cluster.Run(ctx, "go", "tool", "-modfile=hack/helm/go.mod", "helm", "version").Err).NotTo(HaveOccurred())
+	compiled := cluster.Run(ctx, "go", "tool", "-modfile=hack/helm/go.mod", "-n", "helm")
+	Expect(compiled.Err).NotTo(HaveOccurred())
+	program = strings.TrimSpace(compiled.Stdout)
 })
 
+var program string // of Helm
+
 func helm(ctx context.Context, args ...string) cluster.Output {
-	return cluster.Run(ctx, "go", append([]string{"tool", "-modfile=hack/helm/go.mod", "helm"}, args...)...)
+	return cluster.Run(ctx, program, args...)
 }
 
 // template renders the chart for a cluster of the version that the suites run.

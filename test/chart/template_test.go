@@ -1,6 +1,7 @@
 package chart
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -36,6 +37,16 @@ var _ = Describe("The chart", func() {
 		for name := range configured {
 			Expect(essence(charted[name].Object)).To(Equal(essence(configured[name].Object)), name)
 		}
+	})
+
+	It("accepts the values of the example for Flux", func(ctx SpecContext) {
+		example, err := os.ReadFile(root + "config/gitops/flux/helm.yaml")
+		Expect(err).NotTo(HaveOccurred())
+		values, err := yaml.Marshal(manifests(string(example))["HelmRelease imagegc"].Object["spec"].(map[string]any)["values"])
+		Expect(err).NotTo(HaveOccurred())
+		rendered := template(ctx, "imagegc", "imagegc-system", "--values="+cluster.Write("flux.yaml", values))
+		Expect(rendered.Err).NotTo(HaveOccurred())
+		Expect(rendered.Stdout).To(ContainSubstring(`image: "registry.example.com/ecs-image-gc:v0.1.0"`))
 	})
 
 	It("passes helm lint without a warning, with every set of values", func(ctx SpecContext) {
@@ -100,27 +111,65 @@ var _ = DescribeTable("Helm refuses a value that makes no sense, and names it",
 	Entry(nil, "--set-json=podLabels={\"app.kubernetes.io/name\":\"x\"}", "invalid propertyName 'app.kubernetes.io/name'"),
 	Entry(nil, "--set=ecsEndpoint=http://x #y", "at '/ecsEndpoint'"),
 	Entry(nil, "--set=serviceAccount.create=false", "serviceAccount.name is required with serviceAccount.create=false"),
+	Entry(nil, "--set=fullnameOverride=1a", "at '/fullnameOverride'"),
+	Entry(nil, "--set=image.repository=registry.example.com:5000/imagegc/ecs-image-gc:v1", "at '/image/repository'"),
+	Entry(nil, "--set=image.tag=v1,image.digest=sha256:"+strings.Repeat("0", 64), "leave image.tag empty, or set image.digest"),
+	Entry(nil, "--set=resyncInterval=0s", "at '/resyncInterval'"),
+	Entry(nil, "--set=waitingBackoff=0s\\,5m", "at '/waitingBackoff'"),
+	Entry(nil, "--set=network=vpc", "stsRegion is required with network=vpc"),
+	Entry(nil, "--set=serviceMonitor.enabled=true,metrics.service.enabled=false", "serviceMonitor.enabled requires metrics.service.enabled"),
 	Entry(nil, "--set=leaderElection.enabled=false,replicaCount=2", "replicaCount: more than one pod requires leaderElection.enabled"),
 )
 
+var _ = DescribeTable("Helm accepts a value that is unusual and makes sense", func(ctx SpecContext, args ...string) {
+	Expect(template(ctx, "imagegc", "imagegc-system", args...).Err).NotTo(HaveOccurred())
+},
+	Entry(nil, "--set=image.repository=registry.example.com:5000/imagegc/ecs-image-gc"),
+	Entry(nil, "--set=image.repository=localhost/ecs-image-gc"),
+	Entry(nil, "--set=network=vpc,ecsEndpoint=http://ecs.example.com"),
+	Entry(nil, "--set=network=vpc", "--set-json=extraEnv=[{\"name\":\"ALIBABA_CLOUD_REGION_ID\",\"value\":\"cn-hangzhou\"}]"),
+	Entry(nil, "--set=network=vpc", "--set=extraArgs={--sts-endpoint=http://sts.example.com}"),
+	Entry(nil, "--set=waitingBackoff=10s\\,10m"),
+)
+
+// notes are what Helm prints after an installation in the namespace default, in one line.
+func notes(ctx context.Context, args ...string) string {
+	GinkgoHelper()
+	installed := helm(ctx, append(args, "install", "imagegc", chart, "--kubeconfig="+k8s.Kubeconfig, "--namespace=default",
+		"--dry-run=server")...)
+	Expect(installed.Err).NotTo(HaveOccurred())
+	_, text, found := strings.Cut(installed.Stdout, "\nNOTES:\n")
+	Expect(found).To(BeTrue())
+	return strings.Join(strings.Fields(text), " ")
+}
+
 var _ = DescribeTable("The notes say which promise is smaller", func(ctx SpecContext, set string, texts ...string) {
-	notes := func(args ...string) string {
-		GinkgoHelper()
-		installed := helm(ctx, append(args, "install", "imagegc", chart, "--kubeconfig="+k8s.Kubeconfig, "--namespace=default",
-			"--dry-run=server")...)
-		Expect(installed.Err).NotTo(HaveOccurred())
-		_, text, found := strings.Cut(installed.Stdout, "\nNOTES:\n")
-		Expect(found).To(BeTrue())
-		return strings.Join(strings.Fields(text), " ")
-	}
 	for _, text := range texts {
-		Expect(notes()).NotTo(ContainSubstring(text))
-		Expect(notes(set)).To(ContainSubstring(text))
+		Expect(notes(ctx)).NotTo(ContainSubstring(text))
+		Expect(notes(ctx, set)).To(ContainSubstring(text))
 	}
 },
 	Entry("without the policies", "--set=admission.enabled=false", "can force deletions, remove finalizers", "removed, and its image is kept"),
 	Entry("without the finalizer at creation", "--set=admission.addFinalizer=false", "removed, and its image is kept"),
 	Entry("without the roles", "--set=roles.enabled=false", "can read no Secret"),
+)
+
+var _ = DescribeTable("The notes have the commands that fit the values", func(ctx SpecContext, set, has, hasNot string) {
+	Expect(notes(ctx, set)).To(And(ContainSubstring(has), Not(ContainSubstring(hasNot))))
+},
+	Entry("of the only release", "--set=crds.keep=true", "kubectl delete crd customimages.ecs.imagegc.io", "belong to this release"),
+	Entry("of a release that does not own the CRD", "--set=crds.enabled=false", "helm uninstall imagegc -n default", "kubectl delete crd"),
+	Entry("of an access key", "--set=credentials.source=env", "kubectl -n default create secret generic alibaba-cloud", "RAM role"),
+	Entry("of a role", "--set=credentials.source=rrsa", "rollout restart deployment imagegc-controller-manager", "create secret"),
+	Entry("without an identity", "--set=credentials.source=none",
+		"kubectl -n default create rolebinding imagegc-credentials-reader --clusterrole=imagegc-credentials-reader \\ "+
+			"--serviceaccount=default:imagegc-controller-manager", "alibaba-cloud"),
+	Entry("in a namespace that is watched and may use the operator's identity",
+		"--set=namespaces={team-a,team-b},credentials.ambientNamespaces={team-b}", "kubectl -n team-b apply -f -", "credentialsSecretRef"),
+	Entry("in the first namespace that is watched, if all may", "--set=namespaces={team-a,team-b},credentials.ambientNamespaces={*}",
+		"kubectl -n team-a apply -f -", "credentialsSecretRef"),
+	Entry("in a namespace that needs a Secret", "--set=namespaces={team-a}",
+		"imageID: IMAGE-ID, credentialsSecretRef: {name: ecs}} END kubectl -n team-a get cimg", "alibaba-cloud"),
 )
 
 var _ = Describe("On an older Kubernetes", func() {

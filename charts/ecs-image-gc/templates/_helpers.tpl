@@ -1,8 +1,13 @@
 {{/*
-The prefix of names. The longest name is that of the Service, with 27 characters behind the prefix, and a name has at most 63.
+The prefix of names. The longest name is that of the Service, with 27 characters behind the prefix. It has at most 63, no dot,
+and, before Kubernetes 1.36, no digit at its beginning.
 */}}
 {{- define "ecs-image-gc.fullname" -}}
-{{- .Values.fullnameOverride | default .Release.Name | trunc 36 | trimSuffix "-" | trimSuffix "." }}
+{{- $name := .Values.fullnameOverride | default (.Release.Name | replace "." "-" | trunc 36 | trimSuffix "-") }}
+{{- if not (regexMatch "^[a-z]" $name) }}
+{{- fail (printf "The name of a Service cannot begin with a digit, as the name of the release does, %q. Set fullnameOverride." $name) }}
+{{- end }}
+{{- $name }}
 {{- end }}
 
 {{- define "ecs-image-gc.serviceAccountName" -}}
@@ -14,7 +19,7 @@ The prefix of names. The longest name is that of the Service, with 27 characters
 {{- end }}
 
 {{- define "ecs-image-gc.labels" -}}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/name: ecs-image-gc
 app.kubernetes.io/part-of: ecs-image-gc
@@ -30,11 +35,14 @@ What the Service, the network policy and the Deployment know the pods of this re
 */}}
 {{- define "ecs-image-gc.selector" -}}
 app.kubernetes.io/component: manager
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/name: ecs-image-gc
 {{- end }}
 
 {{- define "ecs-image-gc.image" -}}
+{{- if and .Values.image.tag .Values.image.digest }}
+{{- fail "image.digest is set, and decides which image it is: leave image.tag empty, or set image.digest to \"\"" }}
+{{- end }}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
@@ -46,6 +54,11 @@ app.kubernetes.io/name: ecs-image-gc
 The manager's flags. What has the manager's own default is left out.
 */}}
 {{- define "ecs-image-gc.args" -}}
+{{- $more := toJson (concat .Values.extraArgs .Values.extraEnv) }}
+{{- if and (eq .Values.network "vpc") (not .Values.stsRegion) (not .Values.ecsEndpoint)
+  (not (regexMatch "--sts-endpoint=|ALIBABA_CLOUD_STS_REGION|ALIBABA_CLOUD_REGION_ID" $more)) }}
+{{- fail "stsRegion is required with network=vpc" }}
+{{- end }}
 {{- if .Values.leaderElection.enabled }}
 - --leader-elect
 {{- end }}
