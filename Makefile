@@ -1,7 +1,10 @@
-# `make` lists the targets. Only generate, manifests, docs, chart, fmt, tidy and demo-picture write to tracked files.
+# `make` lists the targets. Only generate, manifests, docs, chart, fmt, tidy, docs-permissions, demo-picture and bench ARGS=--docs
+# write to tracked files.
 
 # The image that docker-build makes, and that build-installer and deploy put into the manifests.
 IMG ?= $(IMAGE):latest
+# The manifests that build-installer and deploy take: config/before-1.36 for an older Kubernetes, or an overlay of your own.
+OVERLAY ?= config/default
 # The platforms of docker-build. PUSH=1 pushes the result, since only a registry holds an image of many platforms.
 PLATFORMS ?= linux/amd64,linux/arm64
 # In the log and the User-Agent of the images that are built.
@@ -61,7 +64,7 @@ demo-picture: build ## Write docs/images/demo.svg, the picture of one scene of t
 	sed -n '/^── 2\//,/^── 3\//{/^── 3\//!p}' bin/demo.txt >bin/scene.txt
 	go tool -modfile=hack/picture/go.mod freeze --config=hack/picture/freeze.json --output=docs/images/demo.svg bin/scene.txt
 
-##@ Check, as CI does: verify lint test-race test test-chart faults demo bench-short e2e
+##@ Check, as CI does: verify lint test-race test test-chart faults demo bench-short release-dry-run e2e
 
 .PHONY: verify
 verify: bin/golangci-lint ## Fail, and print the diff, if generate, manifests, docs, chart, fmt or tidy change a file.
@@ -203,10 +206,10 @@ docker-build: ## Build the image IMG for PLATFORMS with docker buildx; PUSH=1 pu
 .PHONY: build-installer
 build-installer: ## Write dist/install.yaml, the one file to install from, with the image IMG.
 	rm -rf bin/installer && mkdir -p bin/installer dist
-	cd bin/installer && $(GO_TOOL) kustomize create --resources ../../config/default
+	cd bin/installer && $(GO_TOOL) kustomize create --resources ../../$(OVERLAY)
 	cd bin/installer && $(GO_TOOL) kustomize edit set image $(IMAGE)=$(IMG)
 	$(GO_TOOL) kustomize build bin/installer >dist/install.yaml
-	@grep -q 'image: $(IMG)$$' dist/install.yaml || { echo 'no image named $(IMAGE) in config/default' >&2; exit 1; }
+	@grep -q 'image: $(IMG)$$' dist/install.yaml || { echo 'no image named $(IMAGE) in $(OVERLAY)' >&2; exit 1; }
 
 ##@ Release: docs/release.md
 

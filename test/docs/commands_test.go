@@ -50,6 +50,7 @@ apiVersion: v1
 kind: List
 items:
 - {apiVersion: v1, kind: Namespace, metadata: {name: team-web}}
+- {apiVersion: v1, kind: Namespace, metadata: {name: monitoring}}
 - {apiVersion: v1, kind: Namespace, metadata: {name: argocd}}
 - {apiVersion: v1, kind: Node, metadata: {name: node}}
 - {apiVersion: v1, kind: Secret, metadata: {name: alibaba-cloud, namespace: imagegc-system}}

@@ -93,6 +93,19 @@ var _ = Describe("The alerts", func() {
 		}
 	})
 
+	It("link to a page that exists, also for codes that have one page together", func(ctx SpecContext) {
+		const project = "https://github.com/imagegc/ecs-image-gc/blob/main"
+		for _, alert := range alerts(ctx) {
+			for _, meaning := range decision.Meanings {
+				reason := decision.ReasonOf(strings.ReplaceAll(meaning.Pattern, "*", "RAM"))
+				page, hasPage := strings.CutPrefix(alert.Annotations["runbook_url"], project)
+				if alert.firesFor(reason) && hasPage {
+					Expect(root+strings.ReplaceAll(page, "{{ $labels.reason }}", reason)).To(BeAnExistingFile(), alert.Alert)
+				}
+			}
+		}
+	})
+
 	It("rest on metrics that the operator has", func(ctx SpecContext) {
 		for _, alert := range alerts(ctx) {
 			expectKnown(alert.Expr.String())

@@ -5,9 +5,12 @@ import (
 	"regexp"
 	"strings"
 
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"github.com/imagegc/ecs-image-gc/test/cluster"
 )
@@ -59,6 +62,14 @@ var _ = Describe("docs/gitops.md", func() {
 
 	It("has the ConfigMap that config/gitops/argocd makes", func(ctx SpecContext) {
 		Expect(parse(blocks("kind: ConfigMap")[0])).To(Equal(parse(cluster.Build(ctx, "config/gitops/argocd"))))
+	})
+
+	It("has examples of a HelmRelease and a repository that Flux accepts", func() {
+		for file, object := range map[string]any{"helm.yaml": &helmv2.HelmRelease{}, "source.yaml": &sourcev1.GitRepository{}} {
+			example, err := os.ReadFile(root + "/config/gitops/flux/" + file)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(yaml.UnmarshalStrict(example, object)).To(Succeed(), file)
+		}
 	})
 
 	It("has examples that force nothing", func() {

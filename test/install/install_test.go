@@ -49,6 +49,17 @@ var _ = Describe("The manifests", func() {
 		Expect(cluster.Build(ctx, "config/default")).NotTo(ContainSubstring("ServiceMonitor"))
 	})
 
+	It("leave out for an older Kubernetes what it does not have, and nothing else", func(ctx SpecContext) {
+		manifests := func(of string) []string { return strings.Split(cluster.Build(ctx, of), "---\n") }
+		all, older := manifests("config/default"), manifests("config/before-1.36")
+		Expect(older).To(HaveLen(len(all) - 2))
+		for _, manifest := range all {
+			if !strings.Contains(manifest, "\nkind: MutatingAdmissionPolicy") {
+				Expect(older).To(ContainElement(manifest))
+			}
+		}
+	})
+
 	It("have the Service and the network policy select the pods, and name a port of theirs", func(ctx SpecContext) {
 		pod := podFromTemplate()
 		ports := map[string]int32{}

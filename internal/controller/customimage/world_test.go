@@ -35,8 +35,8 @@ const region = "cn-hangzhou"
 // world is a namespace of its own, a cloud of its own with an image ID that no other world has, and a reconciler
 // between them whose attempts a test makes one by one, on a clock that stands still in between.
 type world struct {
-	ctx       context.Context // of the spec
-	id        string          // of the image of specs that have but one
+	ctx       context.Context         // of the spec
+	id        string                  // of the image of specs that have but one
 	clock     *clocktesting.FakeClock // none where a manager runs
 	sim       *ecssim.Server
 	namespace string
