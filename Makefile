@@ -3,7 +3,8 @@
 
 # The image that docker-build makes, and that build-installer and deploy put into the manifests.
 IMG ?= $(IMAGE):latest
-# The manifests that build-installer and deploy take: config/before-1.36 for an older Kubernetes, or an overlay of your own.
+# The manifests that build-installer and deploy take, by their path from here: config/before-1.36 for an older Kubernetes, or an
+# overlay of your own.
 OVERLAY ?= config/default
 # The platforms of docker-build. PUSH=1 pushes the result, since only a registry holds an image of many platforms.
 PLATFORMS ?= linux/amd64,linux/arm64
@@ -217,8 +218,8 @@ RELEASE = go -C hack/release run . --version=$(VERSION) $(if $(BASE),--base=$(BA
   $(if $(REPOSITORY),--repository=$(REPOSITORY))
 
 .PHONY: release-dry-run
-release-dry-run: ## Make VERSION twice without Docker, compare and check it; files in bin/release. BASE=IMAGE builds on that.
-	$(RELEASE)
+release-dry-run: ## Make VERSION twice without Docker, compare and check it; files in bin/release. BASE=IMAGE builds on that. 15 min, CACHED=1 less.
+	$(RELEASE) $(if $(CACHED),--cached)
 
 .PHONY: release
 release: ## Do the same on the base of the Dockerfile, and push it to REPOSITORY.

@@ -135,7 +135,8 @@ func (b *built) addBOM(ctx context.Context, platform v1.Platform, image v1.Image
 // addManifests writes install.yaml by the make target that users have too.
 func (b *built) addManifests(ctx context.Context) error {
 	env := slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, "MAKEFLAGS=") })
-	_, err := output(ctx, b.source, env, "make", "--no-print-directory", "build-installer", "IMG="+b.pinned())
+	_, err := output(ctx, b.source, env, "make", "--no-print-directory", "build-installer", "IMG="+b.pinned(),
+		"OVERLAY=config/default")
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ import (
 // settings are what a release depends on besides the commit.
 type settings struct {
 	root, version, repository, base string
-	push                            bool
+	push, cached                    bool
 }
 
 func main() {
@@ -33,6 +33,7 @@ func main() {
 		"Where the image is published; the chart is published to charts/ beside it.")
 	flag.StringVar(&s.base, "base", "", "The image to build on, or local for a small one that is made here. "+
 		"Default: that of the Dockerfile with --push, else local.")
+	flag.BoolVar(&s.cached, "cached", false, "Do not compile all packages again for the second build, which takes minutes.")
 	flag.BoolVar(&s.push, "push", false, "Push to --repository, with the credentials of docker login.")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -61,8 +62,11 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	defer first.registry.Close()
-	// The cache of compiled packages is empty, so that every package is compiled again.
-	second, err := r.build(ctx, filepath.Join(tmp, "second"), "GOCACHE="+filepath.Join(tmp, "cache"))
+	var env []string
+	if !s.cached { // every package is compiled again
+		env = append(env, "GOCACHE="+filepath.Join(tmp, "cache"))
+	}
+	second, err := r.build(ctx, filepath.Join(tmp, "second"), env...)
 	if err != nil {
 		return fmt.Errorf("second build: %w", err)
 	}

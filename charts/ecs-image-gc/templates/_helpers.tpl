@@ -1,11 +1,11 @@
 {{/*
-The prefix of names. The longest name is that of the Service, with 27 characters behind the prefix. It has at most 63, no dot,
-and, before Kubernetes 1.36, no digit at its beginning.
+The prefix of names. The longest name is that of the Service, with 27 characters behind the prefix. It has at most 63, and no dot.
 */}}
 {{- define "ecs-image-gc.fullname" -}}
 {{- $name := .Values.fullnameOverride | default (.Release.Name | replace "." "-" | trunc 36 | trimSuffix "-") }}
-{{- if not (regexMatch "^[a-z]" $name) }}
-{{- fail (printf "The name of a Service cannot begin with a digit, as the name of the release does, %q. Set fullnameOverride." $name) }}
+{{- if and (regexMatch "^[0-9]" $name) .Values.metrics.service.enabled
+  (not (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version)) }}
+{{- fail (printf "Before Kubernetes 1.36, the name of a Service cannot begin with a digit, as %q does. Set fullnameOverride." $name) }}
 {{- end }}
 {{- $name }}
 {{- end }}
@@ -54,10 +54,10 @@ app.kubernetes.io/name: ecs-image-gc
 The manager's flags. What has the manager's own default is left out.
 */}}
 {{- define "ecs-image-gc.args" -}}
-{{- $more := toJson (concat .Values.extraArgs .Values.extraEnv) }}
+{{- $more := list .Values.extraArgs .Values.extraEnv | toJson }}
 {{- if and (eq .Values.network "vpc") (not .Values.stsRegion) (not .Values.ecsEndpoint)
-  (not (regexMatch "--sts-endpoint=|ALIBABA_CLOUD_STS_REGION|ALIBABA_CLOUD_REGION_ID" $more)) }}
-{{- fail "stsRegion is required with network=vpc" }}
+  (not (has .Values.credentials.source (list "auto" "rrsa"))) (not (regexMatch "--sts-endpoint=|ALIBABA_CLOUD_STS_REGION|ALIBABA_CLOUD_REGION_ID" $more)) }}
+{{- fail "stsRegion is required with network=vpc, unless RRSA sets it" }}
 {{- end }}
 {{- if .Values.leaderElection.enabled }}
 - --leader-elect
