@@ -132,7 +132,9 @@ var _ = Describe("A release under a name of its own", Ordered, func() {
 			Expect(images()).To(ConsistOf("m-live"))
 			Expect(on(ctx, "install", release, chart).Err).NotTo(HaveOccurred())
 			manager(ctx)
-			Expect(k8s.Apply(ctx, manifest("live"))).To(cluster.BeQuiet())
+			k8s.MustKubectl(ctx, "annotate", "cimg", "live", "-n", namespace, "ecs.imagegc.io/retry-at=installed-again")
+			k8s.MustKubectl(ctx, "wait", "cimg", "live", "-n", namespace, "--timeout=30s",
+				"--for=jsonpath={.status.lastHandledRetryAt}=installed-again")
 			Expect(images()).To(ConsistOf("m-live"))
 		})
 
