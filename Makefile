@@ -108,7 +108,7 @@ test-race: ## Run what needs no control plane under the race detector (needs a C
 # One plan with PLAN=name, one random sequence with SEED=number: these print all calls. CI does not run all plans with two operators
 # at once, PAIRS=1, nor every recorded call with every answer, COMPLETE=1.
 .PHONY: faults
-faults: ## Let every call of the operator fail, hang, or be its last, and check the promises; 5 min.
+faults: ## Let every call of the operator fail, hang, or be its last, and check the promises; 6 min.
 	assets=$$(hack/controlplane.sh); KUBEBUILDER_ASSETS=$$assets go -C test/faults test -count=1 -timeout=3h -parallel=48 \
 	  $(if $(PLAN)$(SEED),-v) -run='$(if $(PAIRS)$(COMPLETE),TestPlans,TestPlans|TestKilled|TestSequences)' \
 	  $(if $(PAIRS),-pairs) $(if $(COMPLETE),-complete) $(if $(PLAN),-plan=$(PLAN)) $(if $(SEED),-seed=$(SEED))
