@@ -64,7 +64,7 @@ var _ = Describe("docs/gitops.md", func() {
 		Expect(parse(blocks("kind: ConfigMap")[0])).To(Equal(parse(cluster.Build(ctx, "config/gitops/argocd"))))
 	})
 
-	It("has examples of a HelmRelease and a repository that Flux accepts", func() {
+	It("has examples of a HelmRelease and a repository with fields that Flux knows", func() {
 		for file, object := range map[string]any{"helm.yaml": &helmv2.HelmRelease{}, "source.yaml": &sourcev1.GitRepository{}} {
 			example, err := os.ReadFile(root + "/config/gitops/flux/" + file)
 			Expect(err).NotTo(HaveOccurred())
